@@ -1,0 +1,54 @@
+"""What `serve` says before it starts: where everything is, and what to tell the clients."""
+
+from __future__ import annotations
+
+import json
+
+from proxy import __version__
+from proxy.config import Address, Config, UpstreamOptions
+from proxy.oci.names import DOCKER_HUB
+
+_ANY = frozenset({"", "0.0.0.0", "::"})
+
+
+def banner(config: Config, hostname: str) -> str:
+    """Lines for a person who has just started this on a machine of this name."""
+    admin = f"http://{_reachable(config.admin.listen, '127.0.0.1')}"
+    lines = [
+        f"pullthrough {__version__}",
+        "",
+        f"  clients    http://{config.server.listen}",
+        f"  cache      {config.cache.directory}",
+        *(f"  upstream   {_upstream(options)}" for options in config.upstreams),
+        f"  metrics    {admin}/metrics",
+        f"  status     {admin}/api/status, or: pullthrough status",
+        "",
+    ]
+    if any(options.name == DOCKER_HUB for options in config.upstreams):
+        lines += [*_daemon_json(config.server.listen, hostname), ""]
+    return "\n".join(lines)
+
+
+def _upstream(options: UpstreamOptions) -> str:
+    if options.username is not None:
+        return f"{options.name} ({options.url}) as {options.username}"
+    hint = "; DOCKERHUB_USERNAME and DOCKERHUB_TOKEN raise the limit" if options.name == DOCKER_HUB else ""
+    return f"{options.name} ({options.url}) anonymously{hint}"
+
+
+def _daemon_json(listen: Address, hostname: str) -> list[str]:
+    if listen.port == 0:
+        return ["  The port is a free one; the log names it."]
+    lines = [
+        "  For dockerd on this machine, put this into /etc/docker/daemon.json and restart it:",
+        "",
+        "      " + json.dumps({"registry-mirrors": [f"http://{_reachable(listen, '127.0.0.1')}"]}),
+    ]
+    if listen.host in _ANY:
+        lines += ["", f"  On other machines the same with http://{_reachable(listen, hostname)}"]
+    return lines
+
+
+def _reachable(listen: Address, host: str) -> Address:
+    """The address to ask; `host` stands for every interface."""
+    return Address(host, listen.port) if listen.host in _ANY else listen

@@ -1,0 +1,273 @@
+"""Every setting, its default, and how it is read. Defaults stand here and nowhere else.
+
+`load` reads a TOML file and the environment. What cannot be used - an unknown key, a bad value, half a pair of
+credentials - is a ConfigError at the start, never a surprise later. Secrets come from a file or the environment, are
+held as `Secret`, and have no way into a log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from proxy.config_sources import PREFIX, SECRETS, ConfigError, Given, Sources, Table, overlaid, read_sources
+from proxy.config_values import (
+    ADDRESS,
+    DURATION,
+    KEY,
+    NAME,
+    PATH,
+    POSITIVE_DURATION,
+    SECRET,
+    SIZE,
+    SWITCH,
+    TEXT,
+    URL,
+    Address,
+    Kind,
+    Plain,
+    Secret,
+    choice,
+    closest,
+)
+from proxy.oci.names import DOCKER_HUB
+
+__all__ = [
+    "AccessOptions",
+    "Address",
+    "AdminOptions",
+    "CacheOptions",
+    "Config",
+    "ConfigError",
+    "FreshnessOptions",
+    "LogOptions",
+    "MetricsOptions",
+    "Plain",
+    "Secret",
+    "ServerOptions",
+    "UpstreamOptions",
+    "check_password_files",
+    "describe",
+    "load",
+]
+
+DOCKER_HUB_URL: Final = "https://registry-1.docker.io"
+
+
+def default_directory(environ: Mapping[str, str]) -> Path:
+    """The system's place for root, the user's cache folder for everybody else."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/pullthrough")
+    base = environ.get("XDG_CACHE_HOME", "")
+    return (
+        Path(base) if os.path.isabs(base) else Path(environ.get("HOME", "~")).expanduser() / ".cache"
+    ) / "pullthrough"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """The listener for clients."""
+
+    listen: Address = field(default=Address("0.0.0.0", 5000), metadata=ADDRESS)
+    shutdown_timeout: float = field(default=30.0, metadata=DURATION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminOptions:
+    """The listener for metrics, health and status."""
+
+    listen: Address = field(default=Address("127.0.0.1", 5001), metadata=ADDRESS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheOptions:
+    """Where blobs are kept; `memory` is the bytes of small ones that are held in memory too."""
+
+    directory: Path = field(default_factory=lambda: default_directory(os.environ), metadata=PATH)
+    memory: int = field(default=32 * 2**20, metadata=SIZE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreshnessOptions:
+    """How long a tag is answered without asking upstream, in seconds."""
+
+    tags: float = field(default=300.0, metadata=DURATION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessOptions:
+    """What happens to repositories that an anonymous client could not pull, and how long that is remembered."""
+
+    private: Literal["deny", "serve"] = field(default="deny", metadata=choice("deny", "serve"))
+    remember: float = field(default=6 * 3600.0, metadata=DURATION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """What is logged, and how; `access` is the line a request."""
+
+    level: Literal["debug", "info", "warning", "error"] = field(
+        default="info", metadata=choice("debug", "info", "warning", "error")
+    )
+    format: Literal["text", "json"] = field(default="text", metadata=choice("text", "json"))
+    access: bool = field(default=True, metadata=SWITCH)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsOptions:
+    """`aliases` adds the metric names that dashboards for other exporters read."""
+
+    aliases: bool = field(default=False, metadata=SWITCH)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamOptions:
+    """A registry that we ask. `password` comes from the environment only; `password_file` is read when it is needed."""
+
+    name: str = field(default=DOCKER_HUB, metadata=NAME)
+    url: str = field(default=DOCKER_HUB_URL, metadata=URL)
+    username: str | None = field(default=None, metadata=TEXT)
+    password: Secret | None = field(default=None, metadata=SECRET)
+    password_file: Path | None = field(default=None, metadata=PATH)
+    connect_timeout: float = field(default=10.0, metadata=POSITIVE_DURATION)
+    idle_timeout: float = field(default=60.0, metadata=POSITIVE_DURATION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings. The first upstream is the one that is asked when a request names none."""
+
+    server: ServerOptions = field(default_factory=ServerOptions)
+    admin: AdminOptions = field(default_factory=AdminOptions)
+    cache: CacheOptions = field(default_factory=CacheOptions)
+    freshness: FreshnessOptions = field(default_factory=FreshnessOptions)
+    access: AccessOptions = field(default_factory=AccessOptions)
+    log: LogOptions = field(default_factory=LogOptions)
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
+    upstreams: tuple[UpstreamOptions, ...] = (UpstreamOptions(),)
+
+
+SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "server": ServerOptions,
+    "admin": AdminOptions,
+    "cache": CacheOptions,
+    "freshness": FreshnessOptions,
+    "access": AccessOptions,
+    "log": LogOptions,
+    "metrics": MetricsOptions,
+}
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """The settings of this file, if any, and this environment, which wins. Raises ConfigError."""
+    sources = read_sources(path, environ)
+    _refuse_unknown_sections(sources)
+    sources.sections.setdefault("cache", {}).setdefault("directory", Given("default", str(default_directory(environ))))
+    sections = {name: _build(cls, name, sources.sections.get(name, {})) for name, cls in SECTIONS.items()}
+    return Config(**sections, upstreams=_upstreams(sources))
+
+
+def describe(config: Config) -> list[tuple[str, dict[str, Plain]]]:
+    """The sections in order, with every value as it would be written, secrets as `***`, unset ones left out."""
+    tables = [(name, getattr(config, name)) for name in SECTIONS]
+    tables += [("upstream", options) for options in config.upstreams]
+    return [(name, _describe(options)) for name, options in tables]
+
+
+def check_password_files(config: Config) -> None:
+    """That every password_file can be read now and holds something. Raises ConfigError."""
+    for options in config.upstreams:
+        if options.password_file is None:
+            continue
+        try:
+            empty = not options.password_file.read_bytes().strip()
+        except OSError as cause:
+            problem = f"{cause.strerror}: {options.password_file}"
+            raise ConfigError(f"cannot read password_file of upstream {options.name}: {problem}") from cause
+        if empty:
+            raise ConfigError(f"password_file of upstream {options.name} is empty: {options.password_file}")
+
+
+def _describe(options: Any) -> dict[str, Plain]:
+    values = ((each, getattr(options, each.name)) for each in fields(options))
+    return {each.name: each.metadata[KEY].show(value) for each, value in values if value is not None}
+
+
+def _refuse_unknown_sections(sources: Sources) -> None:
+    for section, table in sources.sections.items():
+        if section in SECTIONS:
+            continue
+        first = next(iter(table.values()), None)
+        if first is not None and first.origin.startswith(PREFIX):
+            raise ConfigError(f"{first.origin}: no such setting" + _did_you_mean(first.origin, _variables()))
+        raise ConfigError(f"[{section}]: no such section" + _did_you_mean(section, [*SECTIONS, "upstream"]))
+
+
+def _build(cls: type[Any], section: str, table: Table) -> Any:
+    kinds: dict[str, Kind] = {each.name: each.metadata[KEY] for each in fields(cls)}
+    values = {}
+    for key, given in table.items():
+        if key not in kinds:
+            raise ConfigError(f"{given.origin}: no such setting" + _unknown_key(given, key, section, kinds))
+        values[key] = kinds[key].read(given)
+    return cls(**values)
+
+
+def _unknown_key(given: Given, key: str, section: str, kinds: Mapping[str, Kind]) -> str:
+    if given.origin.startswith(PREFIX):
+        return _did_you_mean(given.origin, _variables())
+    return _did_you_mean(key, kinds) or f"; [{section}] has {', '.join(kinds)}"
+
+
+def _variables() -> list[str]:
+    classes = {**SECTIONS, "upstream": UpstreamOptions}
+    return [f"{PREFIX}{name}__{each.name}".upper() for name, cls in classes.items() for each in fields(cls)]
+
+
+def _did_you_mean(text: str, candidates: Any) -> str:
+    found = closest(text, candidates)
+    return f"; did you mean {found}?" if found else ""
+
+
+def _upstreams(sources: Sources) -> tuple[UpstreamOptions, ...]:
+    tables = [_named(table) for table in sources.upstreams or [{}]]
+    names = [table["name"].value for table in tables]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ConfigError(f"two upstreams are called {repeated}; expected every name once")
+    if sources.hub and DOCKER_HUB not in names:
+        variable = next(iter(sources.hub.values())).origin
+        raise ConfigError(f"{variable} is set, but no upstream is called {DOCKER_HUB}; expected one, or it unset")
+    if sources.hub:
+        number = names.index(DOCKER_HUB)
+        tables[number] = overlaid(tables[number], sources.hub)
+    return tuple(_upstream(table) for table in tables)
+
+
+def _named(table: Table) -> Table:
+    """With a name and a URL, each following from the other where only one is given."""
+    name, url = table.get("name"), table.get("url")
+    if name is not None:
+        called: str = NAME[KEY].read(name)
+    elif url is not None:
+        called = NAME[KEY].parse(URL[KEY].read(url).partition("://")[2])
+    else:
+        called = DOCKER_HUB
+    address = Given("default", DOCKER_HUB_URL if called == DOCKER_HUB else f"https://{called}")
+    return {**table, "name": Given("name", called), "url": url or address}
+
+
+def _upstream(table: Table) -> UpstreamOptions:
+    options: UpstreamOptions = _build(UpstreamOptions, "upstream", table)
+    secrets = [given.origin for key, given in table.items() if key in SECRETS]
+    if len(secrets) > 1:
+        raise ConfigError(f"{' and '.join(secrets)} are both given; expected one of them")
+    if options.username is not None and not secrets:
+        wanted = "password_file, or DOCKERHUB_TOKEN or DOCKERHUB_TOKEN_FILE in the environment"
+        raise ConfigError(f"{table['username'].origin} is given without a password; expected also {wanted}")
+    if options.username is None and secrets:
+        raise ConfigError(f"{secrets[0]} is given without a username; expected both or none")
+    return options

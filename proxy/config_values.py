@@ -1,0 +1,210 @@
+"""The kinds of value a setting can have: how each is read, what to say when it cannot be, how it is written again."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from proxy.config_sources import ConfigError, Given
+from proxy.oci.names import DOCKER_HUB, DOCKER_HUB_ALIASES
+from proxy.units import format_duration, format_size, parse_duration, parse_size
+
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
+_NAME = re.compile(rf"\A{_HOST}(?::\d{{1,5}})?\Z", re.ASCII)
+_ADDRESS = re.compile(rf"\A({_HOST}|):(\d{{1,5}})\Z", re.ASCII)
+_SWITCHES: Final = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+_MAX_PORT: Final = 65535
+
+Plain = str | int | bool
+"""How a value is written in TOML or JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. An empty host is every interface; port 0 is a free port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`0.0.0.0:5000`, `[::1]:5000` or `:5000`. Raises ValueError."""
+        match = _ADDRESS.match(text)
+        if match is None or int(match[2]) > _MAX_PORT:
+            raise ValueError(text)
+        return cls(match[1].strip("[]"), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """Text that shows itself only when asked by name."""
+
+    _text: str
+
+    def reveal(self) -> str:
+        """The text, for the one place that sends it."""
+        return self._text
+
+    def __str__(self) -> str:
+        return "***"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of value. `parse` takes what TOML gave, or text from the environment; it raises ValueError."""
+
+    expected: str
+    parse: Callable[[Any], Any]
+    show: Callable[[Any], Plain]
+    echo: Callable[[object], str]
+
+    def read(self, given: Given) -> Any:
+        """The value. Raises ConfigError that names the place, the value and what was expected."""
+        try:
+            return self.parse(given.value)
+        except ValueError:
+            pass  # Left before raising, so that no traceback holds the value of a secret.
+        raise ConfigError(f"{given.origin} is {self.echo(given.value)}; expected {self.expected}")
+
+
+KEY: Final = "kind"
+"""Where a dataclass field keeps its Kind, in its metadata."""
+
+Metadata = Mapping[str, Kind]
+
+
+def closest(text: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that was probably meant."""
+    found = difflib.get_close_matches(text, list(candidates), n=1)
+    return found[0] if found else None
+
+
+def _text(value: object) -> str:
+    text = value.strip() if isinstance(value, str) else ""
+    if not text or not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _number(value: object) -> str:
+    """A number as TOML or the environment gives it, as text. True is an int in Python, and no number here."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError
+    return str(value)
+
+
+def _duration(value: object) -> float:
+    return parse_duration(_number(value))
+
+
+def _positive_duration(value: object) -> float:
+    seconds = _duration(value)
+    if seconds <= 0:
+        raise ValueError
+    return seconds
+
+
+def _size(value: object) -> int:
+    return parse_size(_number(value))
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value.lower() not in _SWITCHES:
+        raise ValueError
+    return _SWITCHES[value.lower()]
+
+
+def _path(value: object) -> Path:
+    try:
+        return Path(_text(value)).expanduser()
+    except RuntimeError as cause:  # No home folder is known.
+        raise ValueError from cause
+
+
+def _address(value: object) -> Address:
+    return Address.parse(_text(value))
+
+
+def _name(value: object) -> str:
+    name = _text(value)
+    if name != name.lower() or not _NAME.match(name) or urlsplit(f"//{name}").port == 0:
+        raise ValueError
+    return DOCKER_HUB if name in DOCKER_HUB_ALIASES else name
+
+
+def _url(value: object) -> str:
+    """Scheme, host and port alone: `https://registry-1.docker.io`."""
+    parts = urlsplit(_text(value))
+    rest = parts.path.strip("/") or parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or rest or not _NAME.match(parts.netloc) or parts.port == 0:
+        raise ValueError
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _echo_url(value: object) -> str:
+    """A URL without what could be a password in it."""
+    return (
+        repr(value)
+        if isinstance(value, str) and not set("@?#") & set(value)
+        else "not shown, as it may hold a password"
+    )
+
+
+def _show_size(value: int) -> str | int:
+    text = format_size(value)
+    return text if parse_size(text) == value else value
+
+
+def _kind(
+    expected: str,
+    parse: Callable[[Any], Any],
+    show: Callable[[Any], Plain] = str,
+    echo: Callable[[object], str] = repr,
+) -> Metadata:
+    return {KEY: Kind(expected, parse, show, echo)}
+
+
+_A_DURATION: Final = 'a duration such as "5m", "1h30m" or a number of seconds'
+
+ADDRESS: Final = _kind('an address such as "0.0.0.0:5000", "[::1]:5000" or ":5000"', _address)
+DURATION: Final = _kind(_A_DURATION, _duration, format_duration)
+POSITIVE_DURATION: Final = _kind(f"{_A_DURATION}, more than 0", _positive_duration, format_duration)
+SIZE: Final = _kind('a size such as "32MiB", "1GB" or a number of bytes', _size, _show_size)
+SWITCH: Final = _kind("true or false", _switch, bool)
+TEXT: Final = _kind("text", _text)
+PATH: Final = _kind("a path", _path)
+NAME: Final = _kind('a lower-case host such as "docker.io" or "registry.example:5000"', _name)
+URL: Final = _kind('"https://host" or "http://host", with no path, user or query', _url, echo=_echo_url)
+SECRET: Final = _kind("a secret of printable text", lambda value: Secret(_text(value)), echo=lambda value: "***")
+
+
+def choice(*words: str) -> Metadata:
+    """One of these words."""
+
+    def parse(value: object) -> object:
+        if value not in words:
+            raise ValueError
+        return value
+
+    return _kind(" or ".join(f'"{word}"' for word in words), parse)

@@ -1,0 +1,189 @@
+"""What Prometheus and people are told. One object owns one registry; nothing here is global.
+
+Labels are bounded: kinds, methods, status codes, names of configured upstreams, reasons that our own code gives. What
+upstream did not tell is absent, never 0: "unlimited" and "nothing left" must not look alike (PROTOCOL 1.3). The hot
+path looks a bound child up in a dict and adds to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Generic, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+
+from proxy.metric_samples import AliasCollector, CacheCollector, CacheSample, LimitCollector, LimitSample, totals
+
+__all__ = ["CacheSample", "LimitSample", "Metrics"]
+
+KINDS: Final = ("manifest", "blob")
+_METHODS: Final = frozenset({"GET", "HEAD"})
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+
+class Metrics:
+    """Counts what happens, and writes it down for a scrape. `version` is that of the running program."""
+
+    def __init__(self, *, aliases: bool = False, version: str) -> None:
+        self.registry = _Registry()
+        self._aliases = aliases
+        self._requests = self._counter("requests", "Requests of clients.", "kind", "method", "code")
+        self._hits = self._counter("hits", "Requests answered from the cache.", "kind")
+        self._misses = self._counter("misses", "Requests that nothing stored could answer.", "kind")
+        self._stale = self._counter("stale", "Requests answered stale, and why.", "kind", "reason")
+        self._collapsed = self._counter("collapsed", "Requests that shared a fetch that was running.", "kind")
+        self._aborted = self._counter("aborted", "Responses that the client left before the end.", "kind")
+        self._served = self._counter("served_bytes", "Body bytes sent to clients.", "kind")
+        self._fetched = self._counter("fetched_bytes", "Body bytes received from upstream.", "upstream", "kind")
+        self._pulls = self._counter("counted_pulls", "Requests that upstream counts against the quota.", "upstream")
+        self._revalidations = self._counter(
+            "revalidations", "Tags that upstream was asked about.", "upstream", "result"
+        )
+        self._responses = self._counter(
+            "upstream_responses", "Responses of upstream by class of status.", "upstream", "kind", "code"
+        )
+        self._fills_failed = self._counter("fills_failed", "Fills that were given up, and why.", "reason")
+        rejected = Gauge(
+            "pullthrough_credentials_rejected",
+            "Whether upstream refuses the configured credentials.",
+            ("upstream",),
+            registry=self.registry,
+        )
+        self._rejected = _Bound(rejected)
+        first_byte = Histogram(
+            "pullthrough_time_to_first_byte_seconds",
+            "From the request of a client to the headers of our response.",
+            ("kind", "outcome"),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._first_byte = _Bound(first_byte)
+        Info("pullthrough_build", "The running program.", registry=self.registry).info({"version": version})
+        ProcessCollector(registry=self.registry)
+        for kind in KINDS:  # A series that starts at 0 has a rate from its first event on.
+            for counter in (self._hits, self._misses, self._collapsed, self._aborted, self._served):
+                counter.of(kind)
+        if aliases:
+            self.registry.register(AliasCollector(self._alias_totals))
+
+    def request(self, kind: str, method: str, status: int) -> None:
+        """A client's request was answered; `kind` is manifest, blob, ping or other."""
+        self._requests.of(kind, method if method in _METHODS else "other", str(status)).inc()
+
+    def hit(self, kind: str) -> None:
+        """Answered without asking upstream for a body."""
+        self._hits.of(kind).inc()
+
+    def miss(self, kind: str) -> None:
+        """Nothing stored could answer."""
+        self._misses.of(kind).inc()
+
+    def stale(self, kind: str, reason: str) -> None:
+        """Answered with something upstream did not confirm."""
+        self._stale.of(kind, reason).inc()
+
+    def collapsed(self, kind: str) -> None:
+        """Joined a fetch that was running."""
+        self._collapsed.of(kind).inc()
+
+    def aborted(self, kind: str) -> None:
+        """The client left before the end of the response."""
+        self._aborted.of(kind).inc()
+
+    def served(self, kind: str, n: int) -> None:
+        """So many body bytes went to a client."""
+        self._served.of(kind).inc(n)
+
+    def first_byte(self, kind: str, outcome: str, seconds: float) -> None:
+        """The headers of a response left; `outcome` is hit, miss, stale, collapsed or error."""
+        self._first_byte.of(kind, outcome).observe(seconds)
+
+    def fetched(self, upstream: str, kind: str, n: int) -> None:
+        """So many body bytes came from upstream."""
+        self._fetched.of(upstream, kind).inc(n)
+
+    def upstream_response(self, upstream: str, kind: str, status: int | None) -> None:
+        """Upstream answered, or (None) could not be asked."""
+        code = "error" if status is None else f"{status // 100}xx"
+        self._responses.of(upstream, kind, code).inc()
+
+    def counted_pull(self, upstream: str) -> None:
+        """A request that upstream counts against the quota was sent."""
+        self._pulls.of(upstream).inc()
+
+    def revalidation(self, upstream: str, result: str) -> None:
+        """Upstream was asked about a tag; `result` is unchanged, changed, missing or failed."""
+        self._revalidations.of(upstream, result).inc()
+
+    def fill_failed(self, reason: str) -> None:
+        """A fill was given up."""
+        self._fills_failed.of(reason).inc()
+
+    def credentials_rejected(self, upstream: str, rejected: bool) -> None:
+        """Whether upstream refuses the configured credentials now."""
+        self._rejected.of(upstream).set(rejected)
+
+    def watch_fills(self, count: Callable[[], int]) -> None:
+        """Ask for the number of running fills at every scrape."""
+        Gauge("pullthrough_fills_running", "Fills that run now.", registry=self.registry).set_function(count)
+
+    def watch_limits(self, read: Callable[[], Iterable[LimitSample]]) -> None:
+        """Ask for what upstreams said of their pull quota at every scrape."""
+        self.registry.register(LimitCollector(read, aliases=self._aliases))
+
+    def watch_cache(self, read: Callable[[], CacheSample]) -> None:
+        """Ask for the size of the cache at every scrape."""
+        self.registry.register(CacheCollector(read))
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The metrics and their content type, in the format that this Accept value prefers."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self.registry), content_type
+
+    def snapshot(self) -> dict[str, dict[str, int]]:
+        """The totals for the status document: by kind, pulls by upstream."""
+        return {
+            "hits": totals(self._hits.metric, "kind"),
+            "misses": totals(self._misses.metric, "kind"),
+            "stale": totals(self._stale.metric, "kind"),
+            "collapsed": totals(self._collapsed.metric, "kind"),
+            "served_bytes": totals(self._served.metric, "kind"),
+            "fetched_bytes": totals(self._fetched.metric, "kind"),
+            "counted_pulls": totals(self._pulls.metric, "upstream"),
+        }
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> _Bound[Counter]:
+        return _Bound(Counter(f"pullthrough_{name}", documentation, labels, registry=self.registry))
+
+    def _alias_totals(self) -> dict[str, dict[str, int]]:
+        return {"requests": totals(self._requests.metric, "kind"), **self.snapshot()}
+
+
+class _Bound(Generic[M]):
+    """A metric, and its children by their label values."""
+
+    __slots__ = ("_children", "metric")
+
+    def __init__(self, metric: M) -> None:
+        self.metric: M = metric
+        self._children: dict[tuple[str, ...], M] = {}
+
+    def of(self, *labels: str) -> M:
+        """The child with these label values."""
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self.metric.labels(*labels)
+        return child
+
+
+class _Registry(CollectorRegistry):
+    """Without the `_created` series, which double the number of series and which nobody reads."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in super().collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family

@@ -1,0 +1,1 @@
+"""The nouns of the OCI distribution specification: no I/O, no clock."""

@@ -1,0 +1,106 @@
+"""Manifests: opaque bytes with a media type, of which we read no more than the descriptors they hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from proxy.oci.errors import DigestInvalid
+from proxy.oci.names import Digest
+
+MAX_MANIFEST_BYTES: Final = 8 * 1024 * 1024
+"""The specification asks registries for 4 MiB at least; no client here takes more than 8 (PROTOCOL 6)."""
+
+DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
+OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+
+ACCEPT_ALL: Final = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*"))
+"""What we ask upstream for, so that a tag has one digest whoever asked first."""
+
+_WILDCARDS: Final = frozenset({"*/*", "application/*"})
+_MAX_DESCRIPTORS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a manifest says of a piece of content; `size` is in bytes, None where it is not known."""
+
+    digest: Digest
+    media_type: str
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest exactly as upstream sent it: `body` is never parsed and written again."""
+
+    digest: Digest
+    media_type: str
+    body: bytes
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return Descriptor(self.digest, self.media_type, len(self.body))
+
+
+def media_type_of(content_type: str) -> str:
+    """A Content-Type without its parameters, lower case (OCI distribution spec: SHOULD have none)."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def declared_media_type(body: bytes) -> str | None:
+    """The `mediaType` a manifest gives itself, if it is JSON and has one."""
+    document = _document(body)
+    declared = document.get("mediaType")
+    return declared if isinstance(declared, str) else None
+
+
+def children(body: bytes) -> list[Descriptor]:
+    """The manifests, config and layers that a manifest names. Malformed parts are passed over, never raised."""
+    return list(_descriptors(_document(body)))[:_MAX_DESCRIPTORS]
+
+
+def accepts(accept: Iterable[str], media_type: str) -> bool:
+    """Whether a client that sent these Accept values takes this type. Without any, or with a wildcard, it does."""
+    ranges = {media_type_of(part) for line in accept for part in line.split(",")} - {""}
+    return not ranges or media_type in ranges or not ranges.isdisjoint(_WILDCARDS)
+
+
+def accept_key(accept: Iterable[str]) -> str:
+    """The same text for every order and spelling of one set of accepted types."""
+    return ", ".join(sorted({media_type_of(part) for line in accept for part in line.split(",")} - {""}))
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _descriptors(document: dict[str, Any]) -> Iterator[Descriptor]:
+    for field in ("manifests", "layers", "config", "blobs"):
+        value = document.get(field)
+        for entry in value if isinstance(value, list) else [value]:
+            descriptor = _descriptor(entry)
+            if descriptor is not None:
+                yield descriptor
+
+
+def _descriptor(entry: object) -> Descriptor | None:
+    if not isinstance(entry, dict):
+        return None
+    digest, size, media_type = entry.get("digest"), entry.get("size"), entry.get("mediaType")
+    if not isinstance(digest, str):
+        return None
+    try:
+        parsed = Digest.parse(digest)
+    except DigestInvalid:
+        return None
+    sized = size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None
+    return Descriptor(parsed, media_type if isinstance(media_type, str) else "", sized)

@@ -1,0 +1,1 @@
+"""Decisions as pure functions and small state machines: what is stored, what is asked and the time are arguments."""

@@ -1,0 +1,35 @@
+"""Answers of upstream that said no, remembered briefly (PROTOCOL 8.11).
+
+Clients repeat a refused request several times in a row; one question upstream is enough for all of them. Only what
+upstream really answered is remembered - "unknown" and "denied" - never that it could not be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final
+
+from proxy.lru import Lru
+from proxy.oci.errors import BlobUnknown, Denied, ManifestUnknown, NameUnknown, RegistryError
+
+NEGATIVE_SECONDS: Final = 30.0
+_MAX_ENTRIES: Final = 10_000
+_REMEMBERED: Final = (BlobUnknown, Denied, ManifestUnknown, NameUnknown)
+
+
+class Negatives:
+    """A bounded memory of refusals; times are on the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._entries: Lru[Hashable, tuple[float, RegistryError]] = Lru(_MAX_ENTRIES)
+
+    def remember(self, key: Hashable, error: RegistryError, now: float) -> None:
+        """Keep the answer to `key`, if it is of a kind that is remembered."""
+        if isinstance(error, _REMEMBERED):
+            self._entries.put(key, (now + NEGATIVE_SECONDS, error))
+
+    def check(self, key: Hashable, now: float) -> None:
+        """Raises the remembered error of `key`, if there is one."""
+        until, error = self._entries.get(key) or (now, None)
+        if error is not None and now < until:
+            raise error.with_traceback(None)

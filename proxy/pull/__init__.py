@@ -1,0 +1,110 @@
+"""The use cases: what happens when a client pulls (DESIGN section 3).
+
+A digest is never stale. A tag is answered from what is stored while fresh, then asked for again with a free HEAD; only
+a digest that we do not hold is fetched, by digest, once. While we hold an answer, upstream's trouble is not the
+client's: it gets the stale one, and is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from proxy.clock import Clock
+from proxy.oci.errors import RegistryError
+from proxy.oci.manifests import Descriptor, Manifest
+from proxy.oci.names import Digest, Reference, Repository
+from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS
+from proxy.policy.quota import Gate
+from proxy.pull.admission import Doorkeeper
+from proxy.pull.blobs import BlobAnswer, BlobPulls
+from proxy.pull.manifests import Manifests
+from proxy.pull.outcome import Outcome, reason_for
+from proxy.pull.tags import Resolution, Tags
+from proxy.upstream.client import Upstream
+
+__all__ = ["BlobAnswer", "Outcome", "Pull"]
+
+
+class Pull:
+    """What the server asks for on behalf of a client. Every method raises RegistryError, and nothing else."""
+
+    def __init__(
+        self,
+        upstreams: Mapping[str, Upstream],
+        door: Doorkeeper,
+        tags: Tags,
+        manifests: Manifests,
+        blobs: BlobPulls,
+        clock: Clock,
+    ) -> None:
+        self._upstreams = upstreams
+        self._door = door
+        self._tags = tags
+        self._manifests = manifests
+        self._blobs = blobs
+        self._clock = clock
+
+    async def aclose(self) -> None:
+        """Stop what is being asked upstream."""
+        await self._door.aclose()
+        await self._tags.aclose()
+        await self._manifests.aclose()
+
+    async def describe_manifest(
+        self, repository: Repository, reference: Reference, accept: Sequence[str]
+    ) -> tuple[Descriptor, Outcome]:
+        """What HEAD of a manifest answers. Costs no pull."""
+        upstream = await self._admitted(repository, reference)
+        if isinstance(reference, Digest):
+            return await self._manifests.describe(upstream, repository, reference)
+        resolution = await self._tags.resolve(upstream, repository, reference, accept)
+        limited = upstream.limits.closed_for(Gate.PULLS, self._clock.monotonic()) is not None
+        if limited and await self._manifests.stored(repository, resolution.target.digest) is None:
+            previous = await self._previous(repository, resolution)
+            if previous is not None:  # The client will ask for the digest that it gets here: it has to be one we hold.
+                return previous.descriptor, Outcome.stale("limited", resolution.outcome.age or 0)
+        return resolution.target, resolution.outcome
+
+    async def manifest(
+        self, repository: Repository, reference: Reference, accept: Sequence[str]
+    ) -> tuple[Manifest, Outcome]:
+        """A manifest, whole and verified."""
+        upstream = await self._admitted(repository, reference)
+        if isinstance(reference, Digest):
+            return await self._manifests.get(upstream, repository, reference)
+        resolution = await self._tags.resolve(upstream, repository, reference, accept)
+        previous = await self._previous(repository, resolution)
+        try:
+            async with asyncio.timeout(REVALIDATION_PATIENCE_SECONDS if previous else None):
+                manifest, outcome = await self._manifests.get(upstream, repository, resolution.target.digest)
+        except (RegistryError, TimeoutError) as error:
+            if previous is None:
+                raise
+            reason = reason_for(error) if isinstance(error, RegistryError) else "slow"
+            return previous, Outcome.stale(reason, resolution.outcome.age or 0)
+        return manifest, resolution.outcome if outcome.kind == "hit" else outcome
+
+    async def blob_size(self, repository: Repository, digest: Digest) -> tuple[int, Outcome]:
+        """What HEAD of a blob answers, in bytes. Never starts a fill."""
+        upstream = await self._admitted(repository, None)
+        return await self._blobs.describe(upstream, repository, digest)
+
+    @asynccontextmanager
+    async def blob(self, repository: Repository, digest: Digest) -> AsyncIterator[BlobAnswer]:
+        """A blob that can be sent while the context lasts."""
+        upstream = await self._admitted(repository, None)
+        async with self._blobs.open(upstream, repository, digest) as answer:
+            yield answer
+
+    async def _admitted(self, repository: Repository, reference: Reference | None) -> Upstream:
+        upstream = self._upstreams[repository.registry]
+        await self._door.admit(upstream, repository, reference)
+        return upstream
+
+    async def _previous(self, repository: Repository, resolution: Resolution) -> Manifest | None:
+        """What the tag pointed to before, if we hold it."""
+        if resolution.previous is None:
+            return None
+        return await self._manifests.stored(repository, resolution.previous.digest)

@@ -1,0 +1,161 @@
+"""Blobs: from the store, from the fill that runs, or by starting one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from proxy.clock import Clock
+from proxy.oci.errors import BlobUnknown, Denied, NameUnknown, RegistryError, Unavailable
+from proxy.oci.manifests import Descriptor
+from proxy.oci.names import Digest, Repository
+from proxy.policy.negatives import Negatives
+from proxy.policy.quota import Gate
+from proxy.pull.outcome import Outcome
+from proxy.store.blobs import SMALL_BYTES, Blobs, StoredBlob
+from proxy.store.fill import Fill, Fills
+from proxy.store.index import Index
+from proxy.upstream.client import Upstream
+
+HEADERS_PATIENCE_SECONDS: Final = 20.0
+"""How long a client waits for upstream's first word; clients give up at 30 s (PROTOCOL 4.3). The fill goes on."""
+
+_OCTETS: Final = "application/octet-stream"
+_NOT_HERE: Final = (BlobUnknown, NameUnknown, Denied)
+"""What upstream says of one repository: no answer for another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobAnswer:
+    """A blob that can be sent: whole in memory, in its file, or in the growing file of a fill. `size` in bytes."""
+
+    content: bytes | StoredBlob | Fill
+    size: int
+    outcome: Outcome
+
+
+class BlobPulls:
+    """Blobs of any repository."""
+
+    def __init__(self, blobs: Blobs, fills: Fills, index: Index, negatives: Negatives, clock: Clock) -> None:
+        self._blobs = blobs
+        self._fills = fills
+        self._index = index
+        self._negatives = negatives
+        self._clock = clock
+
+    async def describe(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[int, Outcome]:
+        """The size, for HEAD: never starts a fill. Raises RegistryError."""
+        if self._proven(repository, digest):
+            fill = self._fills.running(digest)
+            if fill is not None and fill.progress.size is not None:
+                return fill.progress.size, Outcome("hit")
+            size = await self._stored_size(digest)
+            if size is not None:
+                return size, Outcome("hit")
+        return await self._prove(upstream, repository, digest), Outcome("miss")
+
+    @asynccontextmanager
+    async def open(self, upstream: Upstream, repository: Repository, digest: Digest) -> AsyncIterator[BlobAnswer]:
+        """The blob, open while the context lasts. Raises RegistryError."""
+        content = await self._stored(digest)
+        if content is not None:
+            try:
+                if not self._proven(repository, digest):
+                    await self._prove(upstream, repository, digest)
+                size = len(content) if isinstance(content, bytes) else content.size
+                yield BlobAnswer(content, size, Outcome("hit"))
+            finally:
+                if isinstance(content, StoredBlob):
+                    content.close()
+            return
+        with ExitStack() as places:
+            yield await self._follow(places, upstream, repository, digest)
+
+    async def _follow(
+        self, places: ExitStack, upstream: Upstream, repository: Repository, digest: Digest
+    ) -> BlobAnswer:
+        """A place among the readers of this digest's fill, once the size is known."""
+        while True:
+            fill, joined = self._join_or_start(upstream, repository, digest)
+            places.enter_context(fill.reader())
+            try:
+                size = await self._announced_size(upstream, repository, fill)
+            except _NOT_HERE:
+                if fill.repository == repository:
+                    raise
+            else:
+                return BlobAnswer(fill, size, Outcome("miss", collapsed=joined, stored=not joined))
+
+    def _join_or_start(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[Fill, bool]:
+        """The running fill, or a new one: no `await` in here, so that there is never a second one."""
+        fill = self._fills.running(digest)
+        if fill is not None:
+            return fill, True
+        now = self._clock.monotonic()
+        self._negatives.check((repository, digest), now)
+        upstream.limits.check(Gate.REQUESTS, upstream.name, now)
+        link = self._index.link(repository, digest)
+        expected = link.descriptor.size if link else None
+        return self._fills.start(digest, repository, expected, partial(upstream.open_blob, repository, digest)), False
+
+    async def _announced_size(self, upstream: Upstream, repository: Repository, fill: Fill) -> int:
+        """Wait for upstream's answer to the fill, which is proof that the fill's repository holds the blob."""
+        if fill.repository != repository and not self._proven(repository, fill.digest):
+            await self._prove(upstream, repository, fill.digest)
+        try:
+            async with asyncio.timeout(HEADERS_PATIENCE_SECONDS):
+                size = await fill.size()
+        except TimeoutError:
+            raise Unavailable(f"{upstream.name} is slow to answer; the blob is being fetched", retry_after=5) from None
+        except RegistryError as error:
+            self._negatives.remember((fill.repository, fill.digest), error, self._clock.monotonic())
+            raise
+        if fill.answered:
+            self._index.put_link(fill.repository, Descriptor(fill.digest, _OCTETS, size), held=True)
+        elif not self._proven(repository, fill.digest):  # The bytes were here already.
+            await self._prove(upstream, repository, fill.digest)
+        return size
+
+    async def _stored(self, digest: Digest) -> bytes | StoredBlob | None:
+        small = self._blobs.recall(digest)
+        if small is not None:
+            return small
+        stored = await self._blobs.open(digest)
+        if stored is None or stored.size > SMALL_BYTES:
+            return stored
+        with stored:
+            return await self._blobs.read(digest)
+
+    async def _stored_size(self, digest: Digest) -> int | None:
+        content = await self._stored(digest)
+        if isinstance(content, StoredBlob):
+            with content:
+                return content.size
+        return None if content is None else len(content)
+
+    def _proven(self, repository: Repository, digest: Digest) -> bool:
+        link = self._index.link(repository, digest)
+        return link is not None and link.held
+
+    async def _prove(self, upstream: Upstream, repository: Repository, digest: Digest) -> int:
+        """Ask upstream whether this repository has the blob; its size in bytes. Raises RegistryError."""
+        key = (repository, digest)
+        now = self._clock.monotonic()
+        self._negatives.check(key, now)
+        upstream.limits.check(Gate.REQUESTS, upstream.name, now)
+        try:
+            size = await upstream.head_blob(repository, digest)
+        except RegistryError as error:
+            self._negatives.remember(key, error, now)
+            raise
+        link = self._index.link(repository, digest)
+        size = size if size is not None or link is None else link.descriptor.size
+        if size is None:
+            raise Unavailable(f"{upstream.name} does not tell the size of this blob")
+        self._index.put_link(repository, Descriptor(digest, _OCTETS, size), held=True)
+        return size

@@ -1,0 +1,68 @@
+"""How a request was answered, in the words of RFC 9211 (Cache-Status) and RFC 9111."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, Self
+
+from proxy.oci.errors import Denied, RegistryError, TooManyRequests, Unavailable
+
+Reason = Literal["slow", "limited", "denied", "unavailable", "missing"]
+
+_WARNINGS: Final[dict[Reason, str]] = {
+    "slow": "served stale: the upstream registry is slow to answer",
+    "limited": "served stale: the upstream registry's rate limit is reached",
+    "denied": "served stale: the upstream registry refuses access",
+    "unavailable": "served stale: the upstream registry cannot be reached",
+    "missing": "served stale: the upstream registry no longer has this",
+}
+
+
+def reason_for(error: RegistryError) -> Reason:
+    """Why upstream could not confirm what we hold."""
+    if isinstance(error, TooManyRequests):
+        return "limited"
+    if isinstance(error, Denied):
+        return "denied"
+    return "unavailable" if isinstance(error, Unavailable) else "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One answer's way. `age` in seconds since upstream confirmed it; `counted` is what it cost of the pull quota."""
+
+    kind: Literal["hit", "miss", "stale"]
+    collapsed: bool = False
+    stored: bool = False
+    revalidated: bool = False
+    age: int | None = None
+    stale_because: Reason | None = None
+    counted: int = 0
+
+    @classmethod
+    def stale(cls, reason: Reason, age: int) -> Self:
+        """An answer that upstream did not confirm."""
+        return cls("stale", age=age, stale_because=reason)
+
+    @property
+    def label(self) -> str:
+        """For metrics: hit, miss, stale or collapsed."""
+        return "collapsed" if self.collapsed else self.kind
+
+    @property
+    def cache_status(self) -> str:
+        """The value of Cache-Status."""
+        parts = ["pullthrough", "hit" if self.kind == "hit" else f"fwd={self.kind}"]
+        if self.stored:
+            parts.append("stored")
+        if self.collapsed:
+            parts.append("collapsed")
+        detail = self.stale_because or ("revalidated" if self.revalidated else None)
+        if detail:
+            parts.append(f"detail={detail}")
+        return "; ".join(parts)
+
+    @property
+    def warning(self) -> str | None:
+        """The value of Warning for a stale answer (OCI distribution spec: code 299, agent `-`, no date)."""
+        return f'299 - "{_WARNINGS[self.stale_because]}"' if self.stale_because else None

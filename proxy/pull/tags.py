@@ -1,0 +1,131 @@
+"""Where a tag points: answered while fresh, then asked again with a HEAD, which Docker Hub does not count.
+
+A client waits for that HEAD only as long as it must: while we hold something to answer with, no longer than
+REVALIDATION_PATIENCE_SECONDS; the question goes on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from proxy.clock import Clock
+from proxy.collapse import Collapser
+from proxy.metrics import Metrics
+from proxy.oci.errors import Denied, ManifestUnknown, NameUnknown, RegistryError
+from proxy.oci.manifests import ACCEPT_ALL, Descriptor, accept_key, accepts
+from proxy.oci.names import Repository, Tag
+from proxy.policy import freshness
+from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS, Freshness, StoredTag
+from proxy.policy.negatives import Negatives
+from proxy.policy.quota import Gate
+from proxy.pull.manifests import Manifests
+from proxy.pull.outcome import Outcome, Reason, reason_for
+from proxy.store.index import Index
+from proxy.upstream.client import DigestMissing, Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a tag points to, and how we know."""
+
+    target: Descriptor
+    previous: Descriptor | None
+    """What the tag pointed to before; it can still be answered, stale, if `target` cannot be had."""
+    outcome: Outcome
+
+
+class Tags:
+    """Resolves tags of any repository."""
+
+    def __init__(
+        self, window: float, manifests: Manifests, index: Index, negatives: Negatives, metrics: Metrics, clock: Clock
+    ) -> None:
+        self._window = window
+        self._manifests = manifests
+        self._index = index
+        self._negatives = negatives
+        self._metrics = metrics
+        self._clock = clock
+        self._asking: Collapser[tuple[Repository, Tag, str], StoredTag] = Collapser()
+
+    async def aclose(self) -> None:
+        """Stop what is being asked."""
+        await self._asking.aclose()
+
+    async def resolve(self, upstream: Upstream, repository: Repository, tag: Tag, accept: Sequence[str]) -> Resolution:
+        """What the tag points to for a client that accepts these types. Raises RegistryError.
+
+        Upstream is asked for all types, so that a tag has one answer whoever asks. A client that does not take the
+        type it points to gets an answer of its own, asked for with its own Accept (PROTOCOL 6).
+        """
+        resolution = await self._resolve(upstream, repository, tag, "")
+        if accepts(accept, resolution.target.media_type):
+            return resolution
+        return await self._resolve(upstream, repository, tag, accept_key(accept))
+
+    async def _resolve(self, upstream: Upstream, repository: Repository, tag: Tag, accept: str) -> Resolution:
+        now = self._clock.time()
+        stored = self._index.tag(repository, tag, accept)
+        state = freshness.decide(stored, now, self._window)
+        if stored is not None and state is Freshness.FRESH:
+            return Resolution(stored.target, stored.previous, Outcome("hit", age=freshness.age(stored, now)))
+        held = await self._held(repository, stored) if stored is not None else None
+        collapsed = (repository, tag, accept) in self._asking
+        try:
+            async with asyncio.timeout(REVALIDATION_PATIENCE_SECONDS if held else None):
+                asked = await self._ask(upstream, repository, tag, accept)
+        except TimeoutError:
+            reason: Reason = "slow"
+        except RegistryError as error:
+            if held is None:
+                raise
+            reason = reason_for(error)
+        else:
+            revalidated = stored is not None and asked.target.digest == stored.target.digest
+            outcome = Outcome("hit" if revalidated else "miss", revalidated=revalidated, collapsed=collapsed)
+            return Resolution(asked.target, asked.previous, outcome)
+        assert held is not None and stored is not None
+        return Resolution(held, None, Outcome.stale(reason, freshness.age(stored, now)))
+
+    async def _held(self, repository: Repository, stored: StoredTag) -> Descriptor | None:
+        """The newest manifest of this tag whose bytes we hold."""
+        for candidate in (stored.target, stored.previous):
+            if candidate is not None and await self._manifests.stored(repository, candidate.digest) is not None:
+                return candidate
+        return None
+
+    async def _ask(self, upstream: Upstream, repository: Repository, tag: Tag, accept: str) -> StoredTag:
+        key = (repository, tag, accept)
+        return await self._asking.run(key, lambda: self._revalidate(upstream, repository, tag, accept))
+
+    async def _revalidate(self, upstream: Upstream, repository: Repository, tag: Tag, accept: str) -> StoredTag:
+        key = (repository, tag, accept)
+        now = self._clock.monotonic()
+        stored = self._index.tag(repository, tag, accept)
+        self._negatives.check(key, now)
+        try:
+            upstream.limits.check(Gate.REQUESTS, upstream.name, now)
+            target = await self._target(upstream, repository, tag, accept or ACCEPT_ALL)
+        except RegistryError as error:
+            self._negatives.remember(key, error, now)
+            missing = isinstance(error, ManifestUnknown | NameUnknown | Denied)
+            self._metrics.revalidation(upstream.name, "missing" if missing else "failed")
+            raise
+        changed = stored is None or stored.target.digest != target.digest
+        self._metrics.revalidation(upstream.name, "changed" if changed else "unchanged")
+        known = StoredTag(target, None, self._clock.time())
+        if stored is not None:
+            target_held = await self._manifests.stored(repository, stored.target.digest) is not None
+            known = stored.moved(target, self._clock.time(), target_held=target_held)
+        self._index.put_link(repository, target, held=True)
+        self._index.put_tag(repository, tag, accept, known)
+        return known
+
+    async def _target(self, upstream: Upstream, repository: Repository, tag: Tag, accept: str) -> Descriptor:
+        try:
+            return await upstream.head_manifest(repository, tag, accept)
+        except DigestMissing:  # An old registry: only the bytes tell.
+            manifest, _ = await self._manifests.fetch(upstream, repository, tag, accept)
+            return manifest.descriptor

@@ -1,0 +1,112 @@
+"""One line a request: who asked for what, how it was answered, what it cost.
+
+Lines are gathered and written a few times a second by a thread, so that neither formatting policy nor a slow terminal
+is in the way of a response. Nothing that could hold a secret is written: no header, no query, no upstream URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import Final, Literal, TextIO
+
+from proxy.pull.outcome import Outcome
+
+_FLUSH_SECONDS: Final = 0.2
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request and its answer, as far as they have come."""
+
+    peer: str
+    method: str
+    started: float
+    """By time.perf_counter()."""
+    kind: Literal["manifest", "blob", "ping", "other"] = "other"
+    subject: str = "-"
+    """Repository and reference as they were parsed; of a request that could not be parsed, nothing."""
+    status: int = 0
+    sent: int = 0
+    """Body bytes."""
+    outcome: Outcome | None = None
+    aborted: bool = False
+    first_byte_seconds: float | None = None
+    error: str | None = None
+
+    def moved(self, count: int) -> None:
+        """So many more body bytes were sent."""
+        self.sent += count
+
+
+class AccessLog:
+    """Writes exchanges to a text stream."""
+
+    def __init__(self, stream: TextIO, style: Literal["text", "json"]) -> None:
+        self._stream = stream
+        self._format = _json_line if style == "json" else _text_line
+        self._lines: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Future[None] | None = None
+
+    def write(self, exchange: Exchange, seconds: float) -> None:
+        """Take note of an answered request that took so long."""
+        self._lines.append(self._format(exchange, seconds))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
+
+    async def aclose(self) -> None:
+        """Write what is left."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._flush()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    def _flush(self) -> None:
+        self._timer = None
+        if self._writing is not None and not self._writing.done():
+            self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
+            return
+        text, self._lines = "".join(self._lines), []
+        self._writing = asyncio.get_running_loop().run_in_executor(None, self._write, text)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            return  # Nobody reads the log any more; requests are answered all the same.
+
+
+def _text_line(exchange: Exchange, seconds: float) -> str:
+    outcome = exchange.outcome
+    status = outcome.cache_status.removeprefix("pullthrough; ") if outcome else exchange.error or "-"
+    cost = f" counted={outcome.counted}" if outcome and outcome.counted else ""
+    left = " client-left" if exchange.aborted else ""
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return (
+        f"{moment} {exchange.peer} {exchange.method} {exchange.kind} {exchange.subject} {exchange.status} "
+        f"{exchange.sent}B {seconds * 1000:.1f}ms [{status}]{cost}{left}\n"
+    )
+
+
+def _json_line(exchange: Exchange, seconds: float) -> str:
+    outcome = exchange.outcome
+    record = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "peer": exchange.peer,
+        "method": exchange.method,
+        "kind": exchange.kind,
+        "subject": exchange.subject,
+        "status": exchange.status,
+        "bytes": exchange.sent,
+        "seconds": round(seconds, 6),
+        "cache_status": outcome.cache_status if outcome else None,
+        "counted": outcome.counted if outcome else 0,
+        "error": exchange.error,
+        "client_left": exchange.aborted,
+    }
+    return json.dumps(record) + "\n"

@@ -1,0 +1,77 @@
+"""The admin listener: metrics, health and status. Nothing here changes anything, and clients have no business here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from proxy import __version__
+from proxy.metrics import Metrics
+
+METRICS: Final = web.AppKey("metrics", Metrics)
+READY: Final = web.AppKey[Callable[[], bool]]("ready")
+STATUS: Final = web.AppKey[Callable[[], dict[str, object]]]("status")
+
+_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_PAGE: Final = f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>pullthrough</title>
+<h1>pullthrough {__version__}</h1>
+<ul>
+<li><a href="/metrics">/metrics</a> for Prometheus
+<li><a href="/api/status">/api/status</a> quota, cache and running fills, as JSON; <code>pullthrough status</code> shows it
+<li><a href="/healthz">/healthz</a> the process lives
+<li><a href="/readyz">/readyz</a> clients are served
+</ul>
+</html>
+"""
+
+
+def admin_application(
+    metrics: Metrics, ready: Callable[[], bool], status: Callable[[], dict[str, object]]
+) -> web.Application:
+    """Everything the admin listener answers. `ready` and `status` are asked at each request."""
+    application = web.Application()
+    application[METRICS] = metrics
+    application[READY] = ready
+    application[STATUS] = status
+    application.add_routes(
+        [
+            web.get("/", get_index),
+            web.get("/metrics", get_metrics),
+            web.get("/healthz", get_health),
+            web.get("/readyz", get_ready),
+            web.get("/api/status", get_status),
+        ]
+    )
+    return application
+
+
+async def get_index(request: web.Request) -> web.Response:
+    """A page that links the others."""
+    policy = {"Content-Security-Policy": "default-src 'none'"}
+    return web.Response(text=_PAGE, content_type="text/html", headers=_HEADERS | policy)
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    """The metrics, in the format that the scraper prefers."""
+    body, content_type = request.app[METRICS].exposition(request.headers.get("Accept", ""))
+    return web.Response(body=body, headers=_HEADERS | {"Content-Type": content_type})
+
+
+async def get_health(request: web.Request) -> web.Response:
+    """200 while the process lives."""
+    return web.Response(text="ok\n", headers=_HEADERS)
+
+
+async def get_ready(request: web.Request) -> web.Response:
+    """200 while clients are served, else 503."""
+    if request.app[READY]():
+        return web.Response(text="ready\n", headers=_HEADERS)
+    return web.Response(status=503, text="not ready\n", headers=_HEADERS)
+
+
+async def get_status(request: web.Request) -> web.Response:
+    """The status document."""
+    return web.json_response(request.app[STATUS](), headers=_HEADERS)

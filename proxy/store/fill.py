@@ -1,0 +1,275 @@
+"""Fills: one fetch of a blob into the store, followed by any number of readers.
+
+The rules of this room:
+- One fill a digest, whoever asks (`Fills.start` is synchronous: no `await` between looking and joining).
+- Bytes go to the file first and to readers from there, so a slow reader slows nobody and one that leaves changes
+  nothing; a fill goes on to its end when all have left.
+- The last bytes become visible only when the digest was verified and the blob has its name: a wrong blob can never
+  arrive complete.
+- A transfer that breaks is resumed where it stopped, by asking upstream anew. Attempts that bring nothing are bounded.
+- What is left on disk: after success the blob; after wrong bytes nothing; after any other failure the partial, from
+  which the next fill goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Final, Protocol, TypeVar
+
+from proxy.metrics import Metrics
+from proxy.oci.errors import RegistryError, Unavailable
+from proxy.oci.names import Digest, Repository
+from proxy.store.blobs import Blobs
+from proxy.store.index import Index
+from proxy.store.partial import Partial
+from proxy.store.progress import Progress
+from proxy.store.write_behind import WriteBehind
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MAX_IDLE_ATTEMPTS: Final = 5
+"""Attempts in a row that bring no byte, after which a fill fails: about 6 s of pauses if they fail at once."""
+_FIRST_PAUSE_SECONDS: Final = 0.2
+_MAX_PAUSE_SECONDS: Final = 5.0
+
+
+class Body(Protocol):
+    """Upstream's answer for a blob, from byte `start` on; `size` is the whole blob's, in bytes, if upstream says it."""
+
+    @property
+    def size(self) -> int | None: ...
+
+    @property
+    def start(self) -> int: ...
+
+    async def read(self) -> bytes:
+        """What has arrived; empty at the end. Raises RegistryError when the transfer breaks."""
+
+
+Source = Callable[[int], AbstractAsyncContextManager[Body]]
+"""Opens a blob upstream from an offset on. Entering it raises RegistryError."""
+
+
+class WrongContent(Unavailable):
+    """What upstream sent does not have the digest that was asked for."""
+
+
+class Fill:
+    """One running fetch of one blob. Made and run by `Fills`."""
+
+    def __init__(
+        self,
+        digest: Digest,
+        repository: Repository,
+        expected_size: int | None,
+        source: Source,
+        partial: Partial,
+        executor: Executor,
+    ) -> None:
+        self.digest = digest
+        self.repository = repository
+        self._expected_size = expected_size
+        self.progress = Progress()
+        self.readers = 0
+        self.answered = False
+        """Whether upstream has answered with this blob: proof that `repository` holds it."""
+        self._started_at = time.monotonic()
+        self._source = source
+        self._partial = partial
+        self._executor = executor
+        self._users = 1  # The fill itself, then each reader: the last to leave closes the file.
+
+    def __repr__(self) -> str:
+        progress = self.progress
+        return f"<Fill {self.digest} {progress.received}/{progress.size} readers={self.readers}>"
+
+    @property
+    def fd(self) -> int:
+        """The open file; readers read from it at offsets of their own."""
+        return self._partial.fd
+
+    @property
+    def seconds(self) -> float:
+        """How long the fill has been running."""
+        return time.monotonic() - self._started_at
+
+    @contextmanager
+    def reader(self) -> Iterator[Fill]:
+        """A place among the readers, which keeps the file open."""
+        self._users += 1
+        self.readers += 1
+        try:
+            yield self
+        finally:
+            self.readers -= 1
+            self._release()
+
+    async def size(self) -> int:
+        """Bytes of the whole blob, as soon as that is known. Raises the fill's RegistryError."""
+        while self.progress.size is None:
+            if self.progress.error is not None:
+                raise self.progress.error
+            await self.progress.changed()
+        return self.progress.size
+
+    async def visible(self, offset: int) -> int:
+        """Where the bytes that can be sent now end, once that is beyond `offset`. Raises the fill's RegistryError."""
+        while self.progress.visible <= offset:
+            if self.progress.error is not None:
+                raise self.progress.error
+            await self.progress.changed()
+        return self.progress.visible
+
+    async def run(self) -> None:
+        """Fetch, verify, commit; the outcome is told to the readers. Raises CancelledError only."""
+        try:
+            await self._blocking(self._partial.open)
+            self.progress.received = self._partial.length
+            if not await self._blocking(self._partial.is_whole):
+                await self._fetch()
+                await self._verify()
+            await self._blocking(self._partial.commit)
+            self.progress.succeed()
+        except RegistryError as error:
+            self.progress.fail(error)
+        except OSError as error:
+            log.error("cannot store %s: %s", self.digest, error)
+            self.progress.fail(Unavailable("the cache cannot write to its disk"))
+        except asyncio.CancelledError:
+            self.progress.fail(Unavailable("the cache is shutting down", retry_after=1))
+            raise
+        except BaseException:
+            self.progress.fail(Unavailable("the cache failed while storing this blob"))
+            raise
+        finally:
+            self._release()
+
+    async def _fetch(self) -> None:
+        attempts = 0
+        while True:
+            before = self.progress.received
+            try:
+                return await self._transfer()
+            except Unavailable as error:
+                attempts = 1 if self.progress.received > before else attempts + 1
+                if attempts > MAX_IDLE_ATTEMPTS:
+                    raise
+                pause = min(_MAX_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (attempts - 1)) * random.uniform(0.7, 1.0)
+                log.info("%s broke at byte %d (%s): again in %.1f s", self, self.progress.received, error, pause)
+            await asyncio.sleep(pause)
+
+    async def _transfer(self) -> None:
+        """One answer of upstream, from where we are to its end. Raises RegistryError."""
+        async with self._source(self.progress.received) as body, self._written_behind() as writing:
+            await self._agree(body)
+            end = self.progress.received
+            again = end - body.start  # What upstream sends once more, because it ignored the range.
+            while content := await body.read():
+                fresh = content[again:]
+                again = max(0, again - len(content))
+                end += len(fresh)
+                if self.progress.size is not None and end > self.progress.size:
+                    raise Unavailable(f"upstream sent more than the {self.progress.size} bytes it announced")
+                if fresh:
+                    await writing.feed(fresh)
+        if self.progress.size is not None and self.progress.received != self.progress.size:
+            raise Unavailable(f"upstream sent {self.progress.received} of {self.progress.size} bytes")
+
+    async def _agree(self, body: Body) -> None:
+        """Take over upstream's word on the size; a later answer must not contradict it. Raises Unavailable."""
+        known = self.progress.size
+        if body.size is not None and known is not None and body.size != known:
+            raise Unavailable(f"upstream says {body.size} bytes now and said {known} before")
+        size = self._expected_size if body.size is None else body.size
+        if known is None and size is not None and size < self.progress.received:
+            await self._blocking(self._partial.restart)  # What an earlier run left cannot be of this blob.
+            self.progress.received = 0
+        if body.start not in (0, self.progress.received):
+            raise Unavailable("upstream answered another range than was asked for")
+        self.answered = True
+        if known is None and size is not None:
+            self.progress.sized(size)
+
+    @asynccontextmanager
+    async def _written_behind(self) -> AsyncIterator[WriteBehind]:
+        writing = WriteBehind(self._partial, self._executor, self.progress.advanced)
+        try:
+            yield writing
+        finally:
+            await writing.drain()
+
+    async def _verify(self) -> None:
+        if not await self._blocking(self._partial.is_whole):
+            await self._blocking(self._partial.discard)
+            raise WrongContent(f"upstream sent other content than {self.digest}")
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        """Run in a thread, and never leave it running: the file may not be closed under it."""
+        running = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
+
+    def _release(self) -> None:
+        self._users -= 1
+        if self._users == 0:
+            self._partial.close()
+
+
+class Fills:
+    """The running fills of one store; each is a task owned here and awaited by `aclose`."""
+
+    def __init__(self, blobs: Blobs, index: Index, metrics: Metrics, executor: Executor) -> None:
+        self._blobs = blobs
+        self._index = index
+        self._metrics = metrics
+        self._executor = executor
+        self._running: dict[Digest, tuple[Fill, asyncio.Task[None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __iter__(self) -> Iterator[Fill]:
+        return iter([fill for fill, _ in self._running.values()])
+
+    def running(self, digest: Digest) -> Fill | None:
+        """The fill of this digest, if one runs."""
+        entry = self._running.get(digest)
+        return entry[0] if entry else None
+
+    def start(self, digest: Digest, repository: Repository, expected_size: int | None, source: Source) -> Fill:
+        """Begin to fetch a blob that no fill runs for; `expected_size` is used where upstream tells no size."""
+        partial = Partial(self._blobs, digest)
+        fill = Fill(digest, repository, expected_size, source, partial, self._executor)
+        task = asyncio.get_running_loop().create_task(self._run(fill), name=f"fill {digest}")
+        self._running[digest] = fill, task
+        return fill
+
+    async def aclose(self) -> None:
+        """Stop all fills; their partials stay for the next run of the program."""
+        tasks = [task for _, task in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, fill: Fill) -> None:
+        try:
+            await fill.run()
+        except Exception:
+            log.exception("%s failed in a way that should not happen", fill)
+        finally:
+            del self._running[fill.digest]
+        if fill.progress.verified:
+            self._index.put_blob(fill.digest, fill.progress.received)
+        elif fill.progress.error is not None:
+            self._metrics.fill_failed("wrong_content" if isinstance(fill.progress.error, WrongContent) else "upstream")
+            log.warning("%s failed: %s", fill, fill.progress.error.message)

@@ -1,0 +1,221 @@
+"""What can be asked of an upstream registry (OCI distribution spec, "Pull"; PROTOCOL 10, "Upstream fetch algorithm").
+
+`pull` speaks to upstreams through this class alone. Only `get_manifest` costs a counted pull; all else is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, Literal
+
+from yarl import URL
+
+from proxy.clock import Clock
+from proxy.config import UpstreamOptions
+from proxy.metrics import Metrics
+from proxy.oci.errors import BlobUnknown, Denied, DigestInvalid, ManifestUnknown, Unavailable
+from proxy.oci.manifests import ACCEPT_ALL, MAX_MANIFEST_BYTES, Descriptor, Manifest, declared_media_type, media_type_of
+from proxy.oci.names import DOCKER_HUB, Digest, Reference, Repository, Tag
+from proxy.policy.quota import Limits
+from proxy.upstream.auth import Authorizer
+from proxy.upstream.body import BlobBody, total_size
+from proxy.upstream.credentials import Credentials
+from proxy.upstream.failures import border, bounded
+from proxy.upstream.refusals import Refusals
+from proxy.upstream.tokens import Tokens
+from proxy.upstream.transport import Answer, Transport, content_length
+
+_HEAD_REFUSED: Final = frozenset({401, 403, 405})
+"""What stores that sign a URL for GET alone, and registries that know no HEAD of blobs, answer to it (PROTOCOL 3)."""
+
+
+class DigestMissing(Unavailable):
+    """A HEAD was answered without Docker-Content-Digest: only a GET can tell."""
+
+
+class Upstream:
+    """A registry that we ask, with its connections, tokens, credentials and limits.
+
+    Every verb raises, of `proxy.oci.errors` only: *Unknown (404), Denied (401 that stands, 403), TooManyRequests (429,
+    after closing a gate of `limits`), and Unavailable for whatever else kept us from an answer.
+    """
+
+    def __init__(self, options: UpstreamOptions, metrics: Metrics, clock: Clock) -> None:
+        self.name = options.name
+        self.limits = Limits()
+        self._url = URL(options.url)
+        self._metrics = metrics
+        self._clock = clock
+        self._credentials = Credentials(options, metrics, clock)
+        self._transport = Transport(options, metrics)
+        self._refusals = Refusals(self.name, self.limits, clock)
+        self._tokens = Tokens(self._transport, self._credentials, self._refusals, clock)
+        self._auth = Authorizer(self._url, self._transport, self._tokens, self._credentials)
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.name}>"
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether a user name and password are configured."""
+        return self._credentials.configured
+
+    def credentials_state(self) -> Literal["none", "ok", "rejected"]:
+        """`rejected` from a refusal until upstream takes them again; meanwhile we ask anonymously."""
+        return self._credentials.state
+
+    async def start(self) -> None:
+        """Ready to ask; asks nothing yet."""
+        await self._transport.start()
+
+    async def aclose(self) -> None:
+        """Ends whatever is being asked."""
+        await self._tokens.aclose()
+        await self._transport.aclose()
+
+    async def head_manifest(self, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL) -> Descriptor:
+        """What a reference points to now. Free. Raises DigestMissing where upstream does not say."""
+        async with bounded(self.name):
+            url = self._manifest_url(repository, reference)
+            with await self._auth.request("manifest", "HEAD", url, repository, {"Accept": accept}) as answer:
+                self._observe(answer)
+                if answer.status != 200:
+                    raise await self._refusals.of(answer, ManifestUnknown)
+                digest = self._confirmed(reference, _content_digest(answer))
+                if digest is None:
+                    raise DigestMissing(f"{self.name} does not tell digests")
+                return Descriptor(digest, _media_type(answer), content_length(answer.headers))
+
+    async def get_manifest(self, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL) -> Manifest:
+        """The manifest, verified: the bytes are those of its digest.
+
+        Costs a counted pull, and counts one for every answer but 401 and 429: those are known to be free, of all others
+        it is assumed that they are not.
+        """
+        async with bounded(self.name):
+            url = self._manifest_url(repository, reference)
+            with await self._auth.request("manifest", "GET", url, repository, {"Accept": accept}) as answer:
+                if answer.status != 429:
+                    self._metrics.counted_pull(self.name)
+                self._observe(answer)
+                if answer.status != 200:
+                    raise await self._refusals.of(answer, ManifestUnknown, pull=True)
+                body = await answer.read(MAX_MANIFEST_BYTES)
+                if body is None:
+                    raise Unavailable(f"{self.name}: a manifest of more than {MAX_MANIFEST_BYTES} bytes")
+                self._metrics.fetched(self.name, "manifest", len(body))
+                return self._verified(reference, answer, body)
+
+    async def head_blob(self, repository: Repository, digest: Digest) -> int | None:
+        """The size of a blob in bytes, None if upstream does not say. Where HEAD is refused a GET of one byte asks."""
+        async with bounded(self.name):
+            url = self._blob_url(repository, digest)
+            try:
+                with await self._auth.request("blob", "HEAD", url, repository, {}) as answer:
+                    size = content_length(answer.headers)
+                    if answer.status == 200 and size is not None:
+                        return size
+                    if answer.status != 200 and answer.status not in _HEAD_REFUSED:
+                        raise await self._refusals.of(answer, BlobUnknown)
+            except Denied:
+                pass  # Perhaps the HEAD alone: then the GET is not.
+            with await self._auth.request("blob", "GET", url, repository, {"Range": "bytes=0-0"}) as answer:
+                if answer.status in (206, 416):
+                    return total_size(answer.headers)
+                if answer.status == 200:
+                    return content_length(answer.headers)
+                raise await self._refusals.of(answer, BlobUnknown)
+
+    @asynccontextmanager
+    async def open_blob(self, repository: Repository, digest: Digest, offset: int = 0) -> AsyncIterator[BlobBody]:
+        """The bytes of a blob from `offset` on, or from 0 where upstream cannot start elsewhere: see `BlobBody.start`.
+
+        Every opening asks the registry anew, and so gets a fresh redirect. The connection is closed at the end of the
+        `with`, whatever is left of the body. Bytes are not verified here.
+        """
+        with border(self.name):
+            body = await self._open(repository, digest, offset)
+        try:
+            yield body
+        finally:
+            body.close()
+
+    async def is_public(self, repository: Repository, reference: Reference | None) -> bool:
+        """Whether someone without an account may pull this repository. Free.
+
+        A 404 means that the repository may be read and lacks the reference; but registries other than Docker Hub hide
+        private repositories behind a 404 too, so there its list of tags must be readable.
+        """
+        async with bounded(self.name):
+            try:
+                if await self._answers_anonymously(repository, f"manifests/{reference or Tag('latest')}"):
+                    return True
+                return self.name == DOCKER_HUB or await self._answers_anonymously(repository, "tags/list?n=1")
+            except Denied:
+                return False
+
+    async def _answers_anonymously(self, repository: Repository, path: str) -> bool:
+        kind, method = ("other", "GET") if path.startswith("tags/") else ("manifest", "HEAD")
+        url = self._v2(repository, path)
+        with await self._auth.request(kind, method, url, repository, {"Accept": ACCEPT_ALL}, anonymous=True) as answer:
+            if not self.has_credentials:
+                self._observe(answer)  # The quota of those without an account is not ours otherwise.
+            if answer.status == 200:
+                return True
+            if answer.status == 404 and not answer.elsewhere:
+                return False
+            raise await self._refusals.of(answer, ManifestUnknown)
+
+    async def _open(self, repository: Repository, digest: Digest, offset: int) -> BlobBody:
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        answer = await self._auth.request("blob", "GET", self._blob_url(repository, digest), repository, headers)
+        try:
+            if answer.status == 416 and offset:
+                answer.close()  # There is nothing from there on: whatever was got before, it is not of this blob.
+                return await self._open(repository, digest, 0)
+            if answer.status not in ((200, 206) if offset else (200,)):
+                raise await self._refusals.of(answer, BlobUnknown)
+            return BlobBody(self.name, answer, offset, self._metrics)
+        except BaseException:
+            answer.close()
+            raise
+
+    def _verified(self, reference: Reference, answer: Answer, body: bytes) -> Manifest:
+        expected = reference if isinstance(reference, Digest) else _content_digest(answer)
+        if expected is not None and not expected.matches(body):
+            raise Unavailable(f"{self.name}: a manifest whose bytes are not those of its digest {expected}")
+        media_type = _media_type(answer) or declared_media_type(body) or "application/octet-stream"
+        return Manifest(expected or Digest.of(body), media_type, body)
+
+    def _confirmed(self, reference: Reference, said: Digest | None) -> Digest | None:
+        if isinstance(reference, Tag):
+            return said
+        if said is not None and said.algorithm == reference.algorithm and said != reference:
+            raise Unavailable(f"{self.name} answered {said} where {reference} was asked for")
+        return reference
+
+    def _observe(self, answer: Answer) -> None:
+        if not answer.elsewhere and answer.status != 429:
+            self.limits.observe(answer.headers, self._clock.monotonic())
+
+    def _manifest_url(self, repository: Repository, reference: Reference) -> URL:
+        return self._v2(repository, f"manifests/{reference}")
+
+    def _blob_url(self, repository: Repository, digest: Digest) -> URL:
+        return self._v2(repository, f"blobs/{digest}")
+
+    def _v2(self, repository: Repository, path: str) -> URL:
+        """Made of values that were parsed, which need no quoting."""
+        return URL(f"{self._url.origin()}/v2/{repository.name}/{path}", encoded=True)
+
+
+def _content_digest(answer: Answer) -> Digest | None:
+    try:
+        return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
+    except DigestInvalid:
+        return None
+
+
+def _media_type(answer: Answer) -> str:
+    return media_type_of(answer.headers.get("Content-Type", ""))
