@@ -13,15 +13,13 @@ _ANY = frozenset({"", "0.0.0.0", "::"})
 
 def banner(config: Config, hostname: str) -> str:
     """Lines for a person who has just started this on a machine of this name."""
-    admin = f"http://{_reachable(config.admin.listen, '127.0.0.1')}"
     lines = [
         f"pullthrough {__version__}",
         "",
         f"  clients    http://{config.server.listen}",
         f"  cache      {config.cache.directory}",
         *(f"  upstream   {_upstream(options)}" for options in config.upstreams),
-        f"  metrics    {admin}/metrics",
-        f"  status     {admin}/api/status, or: pullthrough status",
+        *_admin(config.admin.listen),
         "",
     ]
     if any(options.name == DOCKER_HUB for options in config.upstreams):
@@ -36,9 +34,16 @@ def _upstream(options: UpstreamOptions) -> str:
     return f"{options.name} ({options.url}) anonymously{hint}"
 
 
+def _admin(listen: Address) -> list[str]:
+    if listen.port == 0:
+        return ["  metrics    on a free port; the log names it"]
+    url = f"http://{_reachable(listen, '127.0.0.1')}"
+    return [f"  metrics    {url}/metrics", f"  status     {url}/api/status, or: pullthrough status"]
+
+
 def _daemon_json(listen: Address, hostname: str) -> list[str]:
     if listen.port == 0:
-        return ["  The port is a free one; the log names it."]
+        return ["  The port for clients is a free one; the log names it."]
     lines = [
         "  For dockerd on this machine, put this into /etc/docker/daemon.json and restart it:",
         "",

@@ -20,7 +20,7 @@ _PAGE: Final = f"""<!doctype html>
 <h1>pullthrough {__version__}</h1>
 <ul>
 <li><a href="/metrics">/metrics</a> for Prometheus
-<li><a href="/api/status">/api/status</a> quota, cache and running fills, as JSON; <code>pullthrough status</code> shows it
+<li><a href="/api/status">/api/status</a> quota, cache and fills as JSON, as <code>pullthrough status</code> shows them
 <li><a href="/healthz">/healthz</a> the process lives
 <li><a href="/readyz">/readyz</a> clients are served
 </ul>
