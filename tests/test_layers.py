@@ -25,9 +25,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 """From the ground up. Rooms on one floor do not know each other."""
 
-ANNEXES = {"config_sources": "config", "config_values": "config", "metric_samples": "metrics"}
-"""Files beside a room that belong to it."""
-
 NO_IO_NO_CLOCK = {"aiofiles", "aiohttp", "asyncio", "io", "os", "pathlib", "random", "socket", "sqlite3", "time"}
 """What the nouns and the decisions do without."""
 
@@ -45,7 +42,7 @@ def room_of(module: str) -> str | None:
     """`store` for `proxy.store.blobs`; None for the package itself, which holds only the version, and for others'."""
     package, _, rest = module.partition(".")
     room = rest.partition(".")[0]
-    return ANNEXES.get(room, room) if package == "proxy" and room else None
+    return room if package == "proxy" and room else None
 
 
 def module_of(path: Path) -> str:
@@ -109,7 +106,7 @@ def test_nouns_and_decisions_do_no_io_and_have_no_clock(path: Path) -> None:
         ("from proxy import __version__", "proxy.store.fill", False),
         ("from proxy.store.index import Index", "proxy.store.fill", False),
         ("from .index import Index", "proxy.store.fill", False),
-        ("from proxy.config_values import Secret", "proxy.config", False),
+        ("from proxy.config.values import Secret", "proxy.config", False),
         ("from proxy.oci.names import Digest", "proxy.policy.access", False),
         ("import proxyless.app", "proxy.oci.names", False),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from proxy.config_sources import ConfigError, Given
+from proxy.config.sources import ConfigError, Given
 from proxy.oci.names import DOCKER_HUB, DOCKER_HUB_ALIASES
 from proxy.units import format_duration, format_size, parse_duration, parse_size
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from proxy.config_sources import PREFIX, SECRETS, ConfigError, Given, Sources, Table, overlaid, read_sources
-from proxy.config_values import (
+from proxy.config.sources import PREFIX, SECRETS, ConfigError, Given, Sources, Table, overlaid, read_sources
+from proxy.config.values import (
     ADDRESS,
     DURATION,
     KEY,

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
-from proxy.metric_samples import AliasCollector, CacheCollector, CacheSample, LimitCollector, LimitSample, totals
+from proxy.metrics.samples import AliasCollector, CacheCollector, CacheSample, LimitCollector, LimitSample, totals
 
 __all__ = ["CacheSample", "LimitSample", "Metrics"]
 
