@@ -7,6 +7,7 @@ upstream really answered is remembered - "unknown" and "denied" - never that it 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from copy import copy
 from typing import Final
 
 from proxy.lru import Lru
@@ -26,10 +27,15 @@ class Negatives:
     def remember(self, key: Hashable, error: RegistryError, now: float) -> None:
         """Keep the answer to `key`, if it is of a kind that is remembered."""
         if isinstance(error, _REMEMBERED):
-            self._entries.put(key, (now + NEGATIVE_SECONDS, error))
+            # A copy has no traceback, which would keep the frames of a whole request alive.
+            self._entries.put(key, (now + NEGATIVE_SECONDS, copy(error)))
+
+    def forget(self, key: Hashable) -> None:
+        """Upstream has changed its mind."""
+        self._entries.drop(key)
 
     def check(self, key: Hashable, now: float) -> None:
         """Raises the remembered error of `key`, if there is one."""
         until, error = self._entries.get(key) or (now, None)
         if error is not None and now < until:
-            raise error.with_traceback(None)
+            raise copy(error)

@@ -57,7 +57,7 @@ def parse_limit(value: str) -> tuple[int, int | None] | None:
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait, None if unclear. `now` is the wall clock: Hub's APIs were seen to send an epoch (PROTOCOL 1.4)."""
+    """Seconds to wait, None if unclear. `now` is the wall clock: Hub was seen to send an epoch (PROTOCOL 1.4)."""
     text = (value or "").strip()
     if re.fullmatch(r"\d{1,12}", text, re.ASCII):
         number = float(text)
@@ -95,6 +95,8 @@ class Limits:
         self.quota = quota
         if quota.remaining:
             self.open(Gate.PULLS)
+        elif quota.remaining == 0 and self.probe_due(now):
+            self.refused(Gate.PULLS, None, now)
 
     def refused(self, gate: Gate, retry_after: float | None, now: float) -> None:
         """Upstream answered 429: close this gate for the seconds it said, or for our default."""
@@ -112,6 +114,10 @@ class Limits:
         left = max(self._closed_until.get(each, now) for each in {gate, Gate.REQUESTS}) - now
         return left if left > 0 else None
 
+    def is_exhausted(self, now: float) -> bool:
+        """Whether a GET of a manifest would be refused, by us or, as far as upstream told, by upstream."""
+        return self.closed_for(Gate.PULLS, now) is not None or (self.quota is not None and self.quota.remaining == 0)
+
     def check(self, gate: Gate, upstream: str, now: float) -> None:
         """Raises TooManyRequests, from memory, while this kind of request must not be sent."""
         left = self.closed_for(gate, now)
@@ -122,10 +128,3 @@ class Limits:
     def probe_due(self, now: float) -> bool:
         """Whether the pull gate's pause has ended without a word that quota is back: ask with a HEAD before a GET."""
         return Gate.PULLS in self._probe_first and self.closed_for(Gate.PULLS, now) is None
-
-    def probed(self, now: float) -> None:
-        """A HEAD was answered while a probe was due: with no quota left the gate closes again, else it opens."""
-        if self.quota is not None and self.quota.remaining == 0 and self.quota.observed_at >= now:
-            self.refused(Gate.PULLS, None, now)
-        else:
-            self.open(Gate.PULLS)

@@ -16,7 +16,6 @@ from proxy.oci.errors import RegistryError
 from proxy.oci.manifests import Descriptor, Manifest
 from proxy.oci.names import Digest, Reference, Repository
 from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS
-from proxy.policy.quota import Gate
 from proxy.pull.admission import Doorkeeper
 from proxy.pull.blobs import BlobAnswer, BlobPulls
 from proxy.pull.manifests import Manifests
@@ -51,6 +50,7 @@ class Pull:
         await self._door.aclose()
         await self._tags.aclose()
         await self._manifests.aclose()
+        await self._blobs.aclose()
 
     async def describe_manifest(
         self, repository: Repository, reference: Reference, accept: Sequence[str]
@@ -60,8 +60,8 @@ class Pull:
         if isinstance(reference, Digest):
             return await self._manifests.describe(upstream, repository, reference)
         resolution = await self._tags.resolve(upstream, repository, reference, accept)
-        limited = upstream.limits.closed_for(Gate.PULLS, self._clock.monotonic()) is not None
-        if limited and await self._manifests.stored(repository, resolution.target.digest) is None:
+        exhausted = upstream.limits.is_exhausted(self._clock.monotonic())
+        if exhausted and await self._manifests.stored(repository, resolution.target.digest) is None:
             previous = await self._previous(repository, resolution)
             if previous is not None:  # The client will ask for the digest that it gets here: it has to be one we hold.
                 return previous.descriptor, Outcome.stale("limited", resolution.outcome.age or 0)

@@ -1,18 +1,18 @@
 """Manifests by digest: from the store, else fetched once, verified, stored and linked to their repository.
 
-Two requests for one digest share one fetch. A repository is given what came through another one only after upstream
-was asked, with a free HEAD, whether this repository has it too (PROTOCOL 8.4).
+Requests for one digest share one fetch, through whatever repository they come. A repository is given what came through
+another one only after upstream was asked, with a free HEAD, whether this repository has it too (PROTOCOL 8.4).
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.clock import Clock
 from proxy.collapse import Collapser
 from proxy.oci.errors import Denied, ManifestUnknown, NameUnknown, RegistryError
-from proxy.oci.manifests import ACCEPT_ALL, Descriptor, Manifest, children
+from proxy.oci.manifests import ACCEPT_ALL, Descriptor, Manifest, children, declared_media_type
 from proxy.oci.names import Digest, Reference, Repository
 from proxy.policy.negatives import Negatives
 from proxy.policy.quota import Gate
@@ -26,6 +26,17 @@ log = logging.getLogger(__name__)
 _NOT_HERE: Final = (ManifestUnknown, NameUnknown, Denied)
 """What upstream says of one repository: no answer for another one."""
 
+_OCTETS: Final = "application/octet-stream"
+"""The type under which blobs are linked: proof that a repository has such a blob, and none of a manifest."""
+
+
+class _Acquired(NamedTuple):
+    """A manifest, and the repository for which it was had: `counted` by a GET, else from the store."""
+
+    manifest: Manifest
+    repository: Repository
+    counted: bool
+
 
 class Manifests:
     """Manifests by digest, of any repository."""
@@ -35,78 +46,96 @@ class Manifests:
         self._index = index
         self._negatives = negatives
         self._clock = clock
-        self._fetching: Collapser[tuple[Repository, Reference, str], Manifest] = Collapser()
-        self._fetching_for: dict[Digest, Repository] = {}
+        self._acquiring: Collapser[tuple[str, Reference, str], _Acquired] = Collapser()
+        self._proving: Collapser[tuple[Repository, Digest], Descriptor] = Collapser()
 
     async def aclose(self) -> None:
-        """Stop what is being fetched."""
-        await self._fetching.aclose()
+        """Stop what is being asked and fetched."""
+        await self._acquiring.aclose()
+        await self._proving.aclose()
 
     async def stored(self, repository: Repository, digest: Digest) -> Manifest | None:
         """The manifest, if we hold its bytes and this repository was shown to have it. Asks nobody."""
-        link = self._index.link(repository, digest)
-        if link is None or not link.held:
-            return None
-        body = await self._blobs.read(digest)
-        return None if body is None else Manifest(digest, link.descriptor.media_type, body)
+        proven = self._proven(repository, digest)
+        body = await self._body(digest) if proven is not None else None
+        return None if proven is None or body is None else _manifest(proven, body)
 
     async def describe(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[Descriptor, Outcome]:
         """What HEAD answers: from what is known, else by a free HEAD upstream. Raises RegistryError."""
-        link = self._index.link(repository, digest)
-        if link is not None and link.held and link.descriptor.size is not None:
-            return link.descriptor, Outcome("hit")
-        return await self._prove(upstream, repository, digest), Outcome("miss")
+        proven = self._proven(repository, digest)
+        if proven is not None and proven.size is not None:
+            return proven, Outcome("hit")
+        collapsed = (repository, digest) in self._proving
+        return await self._prove(upstream, repository, digest), Outcome("miss", collapsed=collapsed)
 
     async def get(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[Manifest, Outcome]:
         """The manifest, fetched if need be. Raises RegistryError."""
-        manifest, outcome = await self.stored(repository, digest), Outcome("hit")
-        if manifest is None and await self._comes_through_another(repository, digest):
-            await self._prove(upstream, repository, digest)
-            manifest = await self.stored(repository, digest)
-            if manifest is not None:
-                self.adopt(repository, manifest)
-        if manifest is None:
-            manifest, outcome = await self.fetch(upstream, repository, digest)
-        return manifest, outcome
+        manifest = await self.stored(repository, digest)
+        if manifest is not None:
+            return manifest, Outcome("hit")
+        return await self.fetch(upstream, repository, digest)
 
     async def fetch(
         self, upstream: Upstream, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL
     ) -> tuple[Manifest, Outcome]:
         """The manifest from upstream: a counted pull, shared by all who ask meanwhile. Raises RegistryError."""
-        owner = self._fetching_for.setdefault(reference, repository) if isinstance(reference, Digest) else repository
-        key = (owner, reference, accept)
-        collapsed = key in self._fetching
+        self._negatives.check(_negative_key(repository, reference, accept), self._clock.monotonic())
+        key = (repository.registry if isinstance(reference, Digest) else str(repository), reference, accept)
+        collapsed = key in self._acquiring
         try:
-            manifest = await self._fetching.run(key, lambda: self._fetch(upstream, repository, reference, accept))
+            acquired = await self._acquiring.run(key, lambda: self._acquire(upstream, repository, reference, accept))
         except _NOT_HERE:
-            if owner == repository:
+            if not collapsed:
                 raise
+            # Perhaps said of another repository; if it was of this one, it is remembered.
             return await self.fetch(upstream, repository, reference, accept)
-        if owner != repository:
-            self.adopt(repository, manifest)
+        manifest = acquired.manifest
+        if acquired.repository != repository:
+            if self._proven(repository, manifest.digest) is None:
+                await self._prove(upstream, repository, manifest.digest)
+            self._adopt(repository, manifest)
+        if not acquired.counted:
+            return manifest, Outcome("hit")
         return manifest, Outcome("miss", stored=True, collapsed=collapsed, counted=0 if collapsed else 1)
 
-    def adopt(self, repository: Repository, manifest: Manifest) -> None:
-        """Record that a repository has this manifest, and what the manifest names."""
-        for child in children(manifest.body):
-            self._index.put_link(repository, child, held=False)
-        self._index.put_link(repository, manifest.descriptor, held=True)
+    def confirm(self, repository: Repository, said: Descriptor) -> Descriptor:
+        """Record what a HEAD said of a manifest in this repository; what it left out stays as it was known."""
+        known = self._proven(repository, said.digest)
+        if known is not None:
+            size = known.size if said.size is None else said.size
+            said = Descriptor(said.digest, said.media_type or known.media_type, size)
+        self._index.put_link(repository, said, held=True)
+        self._negatives.forget(_negative_key(repository, said.digest))
+        return said
+
+    async def _acquire(
+        self, upstream: Upstream, repository: Repository, reference: Reference, accept: str
+    ) -> _Acquired:
+        """Runs once at a time for a digest, so what is not in the store now, nobody else is bringing there."""
+        manifest = await self._found(upstream, repository, reference) if isinstance(reference, Digest) else None
+        counted = manifest is None
+        if manifest is None:
+            manifest = await self._fetch(upstream, repository, reference, accept)
+        self._adopt(repository, manifest)
+        return _Acquired(manifest, repository, counted)
+
+    async def _found(self, upstream: Upstream, repository: Repository, digest: Digest) -> Manifest | None:
+        """The manifest from the store, to which it came through another repository or before the index was lost."""
+        body = await self._body(digest)
+        if body is None:
+            return None
+        proven = self._proven(repository, digest) or await self._prove(upstream, repository, digest)
+        return _manifest(proven, body)
 
     async def _fetch(self, upstream: Upstream, repository: Repository, reference: Reference, accept: str) -> Manifest:
-        key = (repository, reference, accept)
-        now = self._clock.monotonic()
         try:
-            self._negatives.check(key, now)
             await self._pass_gate(upstream, repository, reference, accept)
             manifest = await upstream.get_manifest(repository, reference, accept)
         except RegistryError as error:
-            self._negatives.remember(key, error, now)
+            key = _negative_key(repository, reference, accept)
+            self._negatives.remember(key, error, self._clock.monotonic())
             raise
-        finally:
-            if isinstance(reference, Digest):
-                del self._fetching_for[reference]
         await self._store(manifest)
-        self.adopt(repository, manifest)
         return manifest
 
     async def _pass_gate(self, upstream: Upstream, repository: Repository, reference: Reference, accept: str) -> None:
@@ -115,8 +144,8 @@ class Manifests:
         upstream.limits.check(Gate.PULLS, upstream.name, now)
         if upstream.limits.probe_due(now):
             await upstream.head_manifest(repository, reference, accept)
-            upstream.limits.probed(now)
-            upstream.limits.check(Gate.PULLS, upstream.name, now)
+            upstream.limits.check(Gate.PULLS, upstream.name, self._clock.monotonic())
+            upstream.limits.open(Gate.PULLS)  # The HEAD may have said nothing of the quota: then the GET will tell.
 
     async def _store(self, manifest: Manifest) -> None:
         try:
@@ -126,24 +155,47 @@ class Manifests:
         else:
             self._index.put_blob(manifest.digest, len(manifest.body))
 
-    async def _comes_through_another(self, repository: Repository, digest: Digest) -> bool:
-        """Whether we hold the digest, or are fetching it, without proof that this repository has it."""
+    async def _body(self, digest: Digest) -> bytes | None:
+        """The bytes, if we hold them: what cannot be read is not held."""
+        try:
+            return await self._blobs.read(digest)
+        except OSError as error:
+            log.error("cannot read manifest %s: %s", digest, error)
+            return None
+
+    def _adopt(self, repository: Repository, manifest: Manifest) -> None:
+        """Record that a repository has this manifest, and what the manifest names."""
+        for child in children(manifest.body):
+            self._index.put_link(repository, child, held=False)
+        self._index.put_link(repository, manifest.descriptor, held=True)
+
+    def _proven(self, repository: Repository, digest: Digest) -> Descriptor | None:
+        """What upstream said of this manifest in this repository, if it ever did."""
         link = self._index.link(repository, digest)
-        if link is not None and link.held:
-            return False
-        fetching_for = self._fetching_for.get(digest, repository)
-        return fetching_for != repository or await self._blobs.read(digest) is not None
+        if link is None or not link.held or link.descriptor.media_type == _OCTETS:
+            return None
+        return link.descriptor
 
     async def _prove(self, upstream: Upstream, repository: Repository, digest: Digest) -> Descriptor:
         """Ask upstream for this digest in this repository, for free, and remember its answer. Raises RegistryError."""
-        key = (repository, digest, "HEAD")
-        now = self._clock.monotonic()
-        self._negatives.check(key, now)
-        upstream.limits.check(Gate.REQUESTS, upstream.name, now)
+        self._negatives.check(_negative_key(repository, digest), self._clock.monotonic())
+        return await self._proving.run((repository, digest), lambda: self._ask(upstream, repository, digest))
+
+    async def _ask(self, upstream: Upstream, repository: Repository, digest: Digest) -> Descriptor:
+        upstream.limits.check(Gate.REQUESTS, upstream.name, self._clock.monotonic())
         try:
-            descriptor = await upstream.head_manifest(repository, digest)
+            said = await upstream.head_manifest(repository, digest)
         except RegistryError as error:
-            self._negatives.remember(key, error, now)
+            self._negatives.remember(_negative_key(repository, digest), error, self._clock.monotonic())
             raise
-        self._index.put_link(repository, descriptor, held=True)
-        return descriptor
+        return self.confirm(repository, said)
+
+
+def _manifest(proven: Descriptor, body: bytes) -> Manifest:
+    """A stored manifest; some registries tell its type in the answer to a GET alone, or not at all."""
+    return Manifest(proven.digest, proven.media_type or declared_media_type(body) or _OCTETS, body)
+
+
+def _negative_key(repository: Repository, reference: Reference, accept: str = ACCEPT_ALL) -> tuple[object, ...]:
+    """Not the key of a blob with this digest: that a repository has no such blob says nothing of its manifests."""
+    return ("manifest", repository, reference, accept)

@@ -101,15 +101,16 @@ class Tags:
         return await self._asking.run(key, lambda: self._revalidate(upstream, repository, tag, accept))
 
     async def _revalidate(self, upstream: Upstream, repository: Repository, tag: Tag, accept: str) -> StoredTag:
-        key = (repository, tag, accept)
-        now = self._clock.monotonic()
         stored = self._index.tag(repository, tag, accept)
-        self._negatives.check(key, now)
+        key = ("tag", repository, tag, accept)
+        self._negatives.check(key, self._clock.monotonic())
         try:
-            upstream.limits.check(Gate.REQUESTS, upstream.name, now)
-            target = await self._target(upstream, repository, tag, accept or ACCEPT_ALL)
+            upstream.limits.check(Gate.REQUESTS, upstream.name, self._clock.monotonic())
+            target = self._manifests.confirm(
+                repository, await self._target(upstream, repository, tag, accept or ACCEPT_ALL)
+            )
         except RegistryError as error:
-            self._negatives.remember(key, error, now)
+            self._negatives.remember(key, error, self._clock.monotonic())
             missing = isinstance(error, ManifestUnknown | NameUnknown | Denied)
             self._metrics.revalidation(upstream.name, "missing" if missing else "failed")
             raise
@@ -119,7 +120,6 @@ class Tags:
         if stored is not None:
             target_held = await self._manifests.stored(repository, stored.target.digest) is not None
             known = stored.moved(target, self._clock.time(), target_held=target_held)
-        self._index.put_link(repository, target, held=True)
         self._index.put_tag(repository, tag, accept, known)
         return known
 

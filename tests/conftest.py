@@ -1,0 +1,41 @@
+"""What every test has: a fake Docker Hub, a cache in front of it, and no network but loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cache_rig import CacheRig
+from tests.fake_hub import FakeHub
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Connecting anywhere else fails the test: no test depends on the network."""
+    connect = asyncio.selector_events.BaseSelectorEventLoop.sock_connect
+
+    async def guarded(self: Any, sock: Any, address: Any) -> None:
+        if isinstance(address, tuple) and not str(address[0]).startswith(("127.", "::1")):
+            pytest.fail(f"a test connects to {address[0]}")
+        await connect(self, sock, address)
+
+    monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_connect", guarded)
+    yield
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[FakeHub]:
+    """A Docker-Hub-like upstream."""
+    async with FakeHub() as running:
+        yield running
+
+
+@pytest.fixture
+async def cache(hub: FakeHub, tmp_path: Path) -> AsyncIterator[CacheRig]:
+    """A cache of that upstream, with its account."""
+    async with CacheRig(hub.url, tmp_path / "cache") as running:
+        yield running
