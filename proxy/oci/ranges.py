@@ -12,7 +12,7 @@ from typing import Final
 
 from proxy.oci.errors import RangeInvalid
 
-_SINGLE: Final = re.compile(r"\Abytes=\s*(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))\s*\Z", re.ASCII | re.IGNORECASE)
+_SINGLE: Final = re.compile(r"\Abytes=[ \t]*(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))[ \t]*\Z", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from functools import partial
 from typing import Final
 
 from proxy.clock import Clock
-from proxy.oci.errors import BlobUnknown, Denied, NameUnknown, RegistryError, Unavailable
+from proxy.collapse import Collapser
+from proxy.oci.errors import RegistryError, Unavailable
 from proxy.oci.manifests import Descriptor
 from proxy.oci.names import Digest, Repository
 from proxy.policy.negatives import Negatives
@@ -21,12 +23,12 @@ from proxy.store.fill import Fill, Fills
 from proxy.store.index import Index
 from proxy.upstream.client import Upstream
 
+log = logging.getLogger(__name__)
+
 HEADERS_PATIENCE_SECONDS: Final = 20.0
 """How long a client waits for upstream's first word; clients give up at 30 s (PROTOCOL 4.3). The fill goes on."""
 
 _OCTETS: Final = "application/octet-stream"
-_NOT_HERE: Final = (BlobUnknown, NameUnknown, Denied)
-"""What upstream says of one repository: no answer for another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,11 @@ class BlobPulls:
         self._index = index
         self._negatives = negatives
         self._clock = clock
+        self._proving: Collapser[tuple[Repository, Digest], int] = Collapser()
+
+    async def aclose(self) -> None:
+        """Stop what is being asked upstream; fills are not ours."""
+        await self._proving.aclose()
 
     async def describe(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[int, Outcome]:
         """The size, for HEAD: never starts a fill. Raises RegistryError."""
@@ -79,17 +86,32 @@ class BlobPulls:
     async def _follow(
         self, places: ExitStack, upstream: Upstream, repository: Repository, digest: Digest
     ) -> BlobAnswer:
-        """A place among the readers of this digest's fill, once the size is known."""
+        """A place among the readers of this digest's fill, once the size is known and the repository proven."""
+        try:
+            async with asyncio.timeout(HEADERS_PATIENCE_SECONDS):
+                return await self._join(places, upstream, repository, digest)
+        except TimeoutError:
+            raise Unavailable(f"{upstream.name} is slow to answer; the blob is being fetched", retry_after=5) from None
+
+    async def _join(self, places: ExitStack, upstream: Upstream, repository: Repository, digest: Digest) -> BlobAnswer:
         while True:
             fill, joined = self._join_or_start(upstream, repository, digest)
             places.enter_context(fill.reader())
+            if fill.repository != repository and not self._proven(repository, digest):
+                await self._prove(upstream, repository, digest)
             try:
-                size = await self._announced_size(upstream, repository, fill)
-            except _NOT_HERE:
+                size = await fill.size()
+            except RegistryError as error:
+                self._negatives.remember((fill.repository, digest), error, self._clock.monotonic())
                 if fill.repository == repository:
                     raise
-            else:
-                return BlobAnswer(fill, size, Outcome("miss", collapsed=joined, stored=not joined))
+                places.close()  # What went wrong for another repository is no answer for this one.
+                continue
+            if fill.answered:  # Upstream has answered the fill: proof that the fill's repository holds the blob.
+                self._put_proof(fill.repository, digest, size)
+            elif not self._proven(repository, digest):  # The bytes were here already.
+                await self._prove(upstream, repository, digest)
+            return BlobAnswer(fill, size, Outcome("miss", collapsed=joined, stored=not joined))
 
     def _join_or_start(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[Fill, bool]:
         """The running fill, or a new one: no `await` in here, so that there is never a second one."""
@@ -103,33 +125,33 @@ class BlobPulls:
         expected = link.descriptor.size if link else None
         return self._fills.start(digest, repository, expected, partial(upstream.open_blob, repository, digest)), False
 
-    async def _announced_size(self, upstream: Upstream, repository: Repository, fill: Fill) -> int:
-        """Wait for upstream's answer to the fill, which is proof that the fill's repository holds the blob."""
-        if fill.repository != repository and not self._proven(repository, fill.digest):
-            await self._prove(upstream, repository, fill.digest)
-        try:
-            async with asyncio.timeout(HEADERS_PATIENCE_SECONDS):
-                size = await fill.size()
-        except TimeoutError:
-            raise Unavailable(f"{upstream.name} is slow to answer; the blob is being fetched", retry_after=5) from None
-        except RegistryError as error:
-            self._negatives.remember((fill.repository, fill.digest), error, self._clock.monotonic())
-            raise
-        if fill.answered:
-            self._index.put_link(fill.repository, Descriptor(fill.digest, _OCTETS, size), held=True)
-        elif not self._proven(repository, fill.digest):  # The bytes were here already.
-            await self._prove(upstream, repository, fill.digest)
-        return size
-
     async def _stored(self, digest: Digest) -> bytes | StoredBlob | None:
+        """What the store holds, small content in memory. Raises Unavailable if the disk fails."""
         small = self._blobs.recall(digest)
         if small is not None:
             return small
-        stored = await self._blobs.open(digest)
-        if stored is None or stored.size > SMALL_BYTES:
+        try:
+            stored = await self._blobs.open(digest)
+            if stored is None:
+                return None
+            if not self._is_as_stored(digest, stored):
+                stored.close()
+                await self._blobs.remove(digest, "it is not as long as it was")
+                return None
+            if stored.size <= SMALL_BYTES:
+                with stored:
+                    return await self._blobs.read(digest)
             return stored
-        with stored:
-            return await self._blobs.read(digest)
+        except OSError as error:
+            log.error("cannot read %s: %s", digest, error)
+            raise Unavailable("the cache cannot read from its disk") from error
+
+    def _is_as_stored(self, digest: Digest, stored: StoredBlob) -> bool:
+        """Whether a blob still has the size that it was stored with (PROTOCOL 8.3)."""
+        size = self._index.blob_size(digest)
+        if size is None:
+            self._index.put_blob(digest, stored.size)  # The index was lost.
+        return size in (None, stored.size)
 
     async def _stored_size(self, digest: Digest) -> int | None:
         content = await self._stored(digest)
@@ -142,8 +164,16 @@ class BlobPulls:
         link = self._index.link(repository, digest)
         return link is not None and link.held
 
+    def _put_proof(self, repository: Repository, digest: Digest, size: int) -> None:
+        """Record that a repository holds a blob. A manifest that is one of its blobs too stays known as a manifest."""
+        if not self._proven(repository, digest):
+            self._index.put_link(repository, Descriptor(digest, _OCTETS, size), held=True)
+
     async def _prove(self, upstream: Upstream, repository: Repository, digest: Digest) -> int:
-        """Ask upstream whether this repository has the blob; its size in bytes. Raises RegistryError."""
+        """Make sure that this repository has the blob, and return its size in bytes. Raises RegistryError."""
+        return await self._proving.run((repository, digest), lambda: self._ask(upstream, repository, digest))
+
+    async def _ask(self, upstream: Upstream, repository: Repository, digest: Digest) -> int:
         key = (repository, digest)
         now = self._clock.monotonic()
         self._negatives.check(key, now)
@@ -157,5 +187,5 @@ class BlobPulls:
         size = size if size is not None or link is None else link.descriptor.size
         if size is None:
             raise Unavailable(f"{upstream.name} does not tell the size of this blob")
-        self._index.put_link(repository, Descriptor(digest, _OCTETS, size), held=True)
+        self._put_proof(repository, digest, size)
         return size

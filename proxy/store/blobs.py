@@ -7,13 +7,15 @@
 The rule of this room: a name below `blobs/` exists only for content that was hashed and flushed to disk before the
 rename that gave it the name. So a file is synced before its rename; the directory is not, since losing a rename in a
 power failure costs a fetch and nothing else. Partials are never synced: those of an earlier boot of the machine may
-have holes, and are removed at start.
+have holes, and are removed at start. What goes bad on disk later is noticed where that is cheap, and removed: small
+content is hashed when it is read into memory, of large content the size is compared.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import tempfile
 from concurrent.futures import Executor
@@ -24,7 +26,11 @@ from typing import Final, Self
 import aiofiles
 
 from proxy.lru import Lru
+from proxy.oci.manifests import MAX_MANIFEST_BYTES
 from proxy.oci.names import Digest
+from proxy.store.threads import in_thread
+
+log = logging.getLogger(__name__)
 
 SMALL_BYTES: Final = 64 * 1024
 """Blobs up to this size are answered from memory in one write; larger ones are sent from their file."""
@@ -47,7 +53,7 @@ class StoredBlob:
         """Where the bytes that can be sent without waiting for the disk end: some MiB on, read ahead in a thread."""
         end = min(self.size, offset + _WINDOW_BYTES)
         if not (_is_resident(self.fd, offset) and _is_resident(self.fd, end - 1)):
-            await asyncio.get_running_loop().run_in_executor(self.executor, _read_through, self.fd, offset, end)
+            await in_thread(self.executor, lambda: _read_through(self.fd, offset, end))
         return end
 
     def close(self) -> None:
@@ -75,6 +81,13 @@ def _read_through(fd: int, start: int, stop: int) -> None:
     piece = bytearray(_PIECE_BYTES)
     for offset in range(start, stop, _PIECE_BYTES):
         os.preadv(fd, [piece], offset)
+
+
+def _close_unwanted(opening: asyncio.Future[StoredBlob | None]) -> None:
+    """Whoever asked for it has left."""
+    stored = None if opening.cancelled() or opening.exception() else opening.result()
+    if stored is not None:
+        stored.close()
 
 
 class Blobs:
@@ -118,15 +131,21 @@ class Blobs:
         return self._memory.get(digest)
 
     async def read(self, digest: Digest) -> bytes | None:
-        """A whole small blob or manifest, from memory or disk, or None if we do not hold it."""
+        """A whole small blob or manifest, from memory or disk, or None if we do not hold it. Raises OSError."""
         content = self._memory.get(digest)
-        if content is None:
-            try:
-                async with aiofiles.open(self.path(digest), "rb") as file:
-                    content = await file.read()
-            except FileNotFoundError:
-                return None
-            self._remember(digest, content)
+        if content is not None:
+            return content
+        try:
+            async with aiofiles.open(self.path(digest), "rb") as file:
+                content = await file.read(MAX_MANIFEST_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        if len(content) > MAX_MANIFEST_BYTES:
+            return None  # A layer: nobody asks for all of it at once but by mistake.
+        if not digest.matches(content):
+            await self.remove(digest, "its bytes are others now")
+            return None
+        self._remember(digest, content)
         return content
 
     async def open(self, digest: Digest) -> StoredBlob | None:
@@ -134,7 +153,7 @@ class Blobs:
         if self._known.get(digest) is not None:
             stored = self._open(digest)
         else:
-            stored = await asyncio.get_running_loop().run_in_executor(self._executor, self._open, digest)
+            stored = await self._open_in_thread(digest)
         if stored is None:
             self._known.drop(digest)
         else:
@@ -146,6 +165,12 @@ class Blobs:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._put, digest, content)
         self._remember(digest, content)
 
+    async def remove(self, digest: Digest, reason: str) -> None:
+        """Remove content that went bad on disk; the next request fetches it anew. Raises OSError."""
+        log.error("blob %s is removed from the store: %s", digest, reason)
+        self._known.drop(digest)
+        await in_thread(self._executor, lambda: self.path(digest).unlink(missing_ok=True))
+
     def holds(self, digest: Digest) -> bool:
         """Whether the blob is on disk. Blocking."""
         return self.path(digest).exists()
@@ -156,6 +181,14 @@ class Blobs:
         final = self.path(digest)
         final.parent.mkdir(parents=True, exist_ok=True)
         written.replace(final)
+
+    async def _open_in_thread(self, digest: Digest) -> StoredBlob | None:
+        opening = asyncio.get_running_loop().run_in_executor(self._executor, self._open, digest)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
 
     def _open(self, digest: Digest) -> StoredBlob | None:
         try:

@@ -6,7 +6,8 @@ The rules of this room:
   nothing; a fill goes on to its end when all have left.
 - The last bytes become visible only when the digest was verified and the blob has its name: a wrong blob can never
   arrive complete.
-- A transfer that breaks is resumed where it stopped, by asking upstream anew. Attempts that bring nothing are bounded.
+- A transfer that breaks is resumed where it stopped, by asking upstream anew. Attempts that bring next to nothing are
+  bounded.
 - What is left on disk: after success the blob; after wrong bytes nothing; after any other failure the partial, from
   which the next fill goes on.
 """
@@ -20,23 +21,25 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from proxy.metrics import Metrics
-from proxy.oci.errors import RegistryError, Unavailable
+from proxy.oci.errors import RegistryError, TooManyRequests, Unavailable
 from proxy.oci.names import Digest, Repository
 from proxy.store.blobs import Blobs
 from proxy.store.index import Index
 from proxy.store.partial import Partial
 from proxy.store.progress import Progress
+from proxy.store.threads import in_thread
 from proxy.store.write_behind import WriteBehind
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 MAX_IDLE_ATTEMPTS: Final = 5
-"""Attempts in a row that bring no byte, after which a fill fails: about 6 s of pauses if they fail at once."""
-_FIRST_PAUSE_SECONDS: Final = 0.2
+"""Attempts in a row that bring next to nothing, after which a fill fails: about 6 s of pauses if they fail at once."""
+WORTHWHILE_BYTES: Final = 64 * 1024
+"""An attempt that brought this much was a good one."""
+FIRST_PAUSE_SECONDS: Final = 0.2
 _MAX_PAUSE_SECONDS: Final = 5.0
 
 
@@ -59,6 +62,10 @@ Source = Callable[[int], AbstractAsyncContextManager[Body]]
 
 class WrongContent(Unavailable):
     """What upstream sent does not have the digest that was asked for."""
+
+
+class DiskFailed(Unavailable):
+    """Our own disk did not take the bytes."""
 
 
 class Fill:
@@ -113,11 +120,12 @@ class Fill:
 
     async def size(self) -> int:
         """Bytes of the whole blob, as soon as that is known. Raises the fill's RegistryError."""
-        while self.progress.size is None:
+        while True:
             if self.progress.error is not None:
                 raise self.progress.error
+            if self.progress.size is not None:
+                return self.progress.size
             await self.progress.changed()
-        return self.progress.size
 
     async def visible(self, offset: int) -> int:
         """Where the bytes that can be sent now end, once that is beyond `offset`. Raises the fill's RegistryError."""
@@ -130,18 +138,18 @@ class Fill:
     async def run(self) -> None:
         """Fetch, verify, commit; the outcome is told to the readers. Raises CancelledError only."""
         try:
-            await self._blocking(self._partial.open)
+            await in_thread(self._executor, self._partial.open)
             self.progress.received = self._partial.length
-            if not await self._blocking(self._partial.is_whole):
+            if not await in_thread(self._executor, self._partial.is_whole):
                 await self._fetch()
                 await self._verify()
-            await self._blocking(self._partial.commit)
+            await in_thread(self._executor, self._partial.commit)
             self.progress.succeed()
         except RegistryError as error:
             self.progress.fail(error)
         except OSError as error:
             log.error("cannot store %s: %s", self.digest, error)
-            self.progress.fail(Unavailable("the cache cannot write to its disk"))
+            self.progress.fail(DiskFailed("the cache cannot write to its disk"))
         except asyncio.CancelledError:
             self.progress.fail(Unavailable("the cache is shutting down", retry_after=1))
             raise
@@ -149,6 +157,7 @@ class Fill:
             self.progress.fail(Unavailable("the cache failed while storing this blob"))
             raise
         finally:
+            self._partial.drop_if_empty()
             self._release()
 
     async def _fetch(self) -> None:
@@ -158,10 +167,10 @@ class Fill:
             try:
                 return await self._transfer()
             except Unavailable as error:
-                attempts = 1 if self.progress.received > before else attempts + 1
+                attempts = 1 if self.progress.received - before >= WORTHWHILE_BYTES else attempts + 1
                 if attempts > MAX_IDLE_ATTEMPTS:
                     raise
-                pause = min(_MAX_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (attempts - 1)) * random.uniform(0.7, 1.0)
+                pause = min(_MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempts - 1)) * random.uniform(0.7, 1.0)
                 log.info("%s broke at byte %d (%s): again in %.1f s", self, self.progress.received, error, pause)
             await asyncio.sleep(pause)
 
@@ -171,12 +180,12 @@ class Fill:
             await self._agree(body)
             end = self.progress.received
             again = end - body.start  # What upstream sends once more, because it ignored the range.
-            while content := await body.read():
+            while end != self.progress.size and (content := await body.read()):
                 fresh = content[again:]
                 again = max(0, again - len(content))
+                if self.progress.size is not None:
+                    fresh = fresh[: self.progress.size - end]  # More than that would not be of this blob.
                 end += len(fresh)
-                if self.progress.size is not None and end > self.progress.size:
-                    raise Unavailable(f"upstream sent more than the {self.progress.size} bytes it announced")
                 if fresh:
                     await writing.feed(fresh)
         if self.progress.size is not None and self.progress.received != self.progress.size:
@@ -188,8 +197,9 @@ class Fill:
         if body.size is not None and known is not None and body.size != known:
             raise Unavailable(f"upstream says {body.size} bytes now and said {known} before")
         size = self._expected_size if body.size is None else body.size
-        if known is None and size is not None and size < self.progress.received:
-            await self._blocking(self._partial.restart)  # What an earlier run left cannot be of this blob.
+        if known is None and size is not None and size <= self.progress.received:
+            # What an earlier run left has this blob's size, but not its digest, or cannot be of this blob at all.
+            await in_thread(self._executor, self._partial.restart)
             self.progress.received = 0
         if body.start not in (0, self.progress.received):
             raise Unavailable("upstream answered another range than was asked for")
@@ -206,18 +216,9 @@ class Fill:
             await writing.drain()
 
     async def _verify(self) -> None:
-        if not await self._blocking(self._partial.is_whole):
-            await self._blocking(self._partial.discard)
+        if not await in_thread(self._executor, self._partial.is_whole):
+            await in_thread(self._executor, self._partial.discard)
             raise WrongContent(f"upstream sent other content than {self.digest}")
-
-    async def _blocking(self, work: Callable[[], T]) -> T:
-        """Run in a thread, and never leave it running: the file may not be closed under it."""
-        running = asyncio.get_running_loop().run_in_executor(self._executor, work)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait([running])
-            raise
 
     def _release(self) -> None:
         self._users -= 1
@@ -271,5 +272,16 @@ class Fills:
         if fill.progress.verified:
             self._index.put_blob(fill.digest, fill.progress.received)
         elif fill.progress.error is not None:
-            self._metrics.fill_failed("wrong_content" if isinstance(fill.progress.error, WrongContent) else "upstream")
-            log.warning("%s failed: %s", fill, fill.progress.error.message)
+            reason = _reason(fill.progress.error)
+            self._metrics.fill_failed(reason)
+            level = logging.INFO if reason == "refused" else logging.WARNING
+            log.log(level, "%s failed: %s", fill, fill.progress.error.message)
+
+
+def _reason(error: RegistryError) -> str:
+    """Why a fill was given up, for the metrics."""
+    if isinstance(error, WrongContent):
+        return "wrong_content"
+    if isinstance(error, DiskFailed):
+        return "disk"
+    return "upstream" if isinstance(error, Unavailable | TooManyRequests) else "refused"

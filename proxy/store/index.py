@@ -67,6 +67,7 @@ class Index:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._reader: sqlite3.Connection | None = None
+        self._write_connection: sqlite3.Connection | None = None
         self._pending: dict[_Key, _Row] = {}
         self._remembered: Lru[_Key, _Row] = Lru(_REMEMBERED_ROWS)
         self._writes: queue.SimpleQueue[tuple[_Key, _Row] | None] = queue.SimpleQueue()
@@ -79,12 +80,13 @@ class Index:
         """Open or create the database and start the writer. Blocking. Raises OSError or sqlite3.Error."""
         try:
             self._reader = self._connect()
+        except sqlite3.OperationalError:  # No fault of the file: it cannot be reached, or the disk is full.
+            raise
         except sqlite3.DatabaseError as error:
             aside = self._set_aside()
             log.warning("the index cannot be used (%s); it is now %s and a new one is begun", error, aside.name)
             self._reader = self._connect()
-        count, total = self._reader.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM blobs").fetchone()
-        self.blob_count, self.blob_bytes = count, total
+        self._write_connection = self._connect()
         self._loop = loop
         self._writer = threading.Thread(target=self._write_forever, name="index-writer", daemon=True)
         self._writer.start()
@@ -94,8 +96,9 @@ class Index:
         if self._writer is not None:
             self._writes.put(None)
             self._writer.join()
-        if self._reader is not None:
-            self._reader.close()
+        for connection in (self._write_connection, self._reader):
+            if connection is not None:
+                connection.close()
 
     def tag(self, repository: Repository, tag: Tag, accept: str) -> StoredTag | None:
         """What is stored for a tag as seen by clients whose Accept has this key ("" for all types)."""
@@ -137,12 +140,19 @@ class Index:
         """Remember whether a repository is public."""
         self._put(("visibility", str(repository)), (int(visibility.public), visibility.checked_at))
 
+    def blob_size(self, digest: Digest) -> int | None:
+        """The size in bytes of a blob when it was stored."""
+        row = self._get("blobs", str(digest))
+        return row[0] if row is not None and isinstance(row[0], int) else None
+
     def put_blob(self, digest: Digest, size: int) -> None:
         """Remember that a blob was stored; `size` in bytes."""
-        if self._get("blobs", str(digest)) is None:
-            self.blob_count += 1
-            self.blob_bytes += size
-            self._put(("blobs", str(digest)), (size,))
+        known = self.blob_size(digest)
+        if known == size:
+            return
+        self.blob_count += known is None
+        self.blob_bytes += size - (known or 0)
+        self._put(("blobs", str(digest)), (size,))
 
     def _get(self, *key: str) -> _Row | None:
         row = self._pending.get(key) or self._remembered.get(key)
@@ -175,6 +185,8 @@ class Index:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(_SCHEMA)
+            count, total = connection.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM blobs").fetchone()
+            self.blob_count, self.blob_bytes = count, total
         except BaseException:
             connection.close()
             raise
@@ -190,14 +202,14 @@ class Index:
         return self._path.replace(aside)
 
     def _write_forever(self) -> None:
-        with contextlib.closing(self._connect()) as connection:
-            stopping = False
-            while not stopping:
-                batch = [self._writes.get()]
-                while not self._writes.empty():
-                    batch.append(self._writes.get())
-                stopping = None in batch
-                self._commit(connection, [write for write in batch if write is not None])
+        assert self._write_connection is not None
+        stopping = False
+        while not stopping:
+            batch = [self._writes.get()]
+            while not self._writes.empty():
+                batch.append(self._writes.get())
+            stopping = None in batch
+            self._commit(self._write_connection, [write for write in batch if write is not None])
 
     def _commit(self, connection: sqlite3.Connection, batch: list[tuple[_Key, _Row]]) -> None:
         try:

@@ -69,10 +69,13 @@ class Partial:
         """Remove the file: its bytes are wrong. Those who read from it keep their open file."""
         self._blobs.partial_path(self._digest).unlink(missing_ok=True)
 
+    def drop_if_empty(self) -> None:
+        """Remove the file if nothing was written: there is nothing to go on from."""
+        if self.fd >= 0 and not self.committed and self.length == 0:
+            self.discard()
+
     def close(self) -> None:
-        """Close the file, and remove it if nothing was written."""
+        """Close the file. What is on disk by then may be another fill's."""
         if self.fd >= 0:
-            if not self.committed and self.length == 0:
-                self.discard()
             os.close(self.fd)
             self.fd = -1

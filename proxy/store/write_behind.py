@@ -31,6 +31,7 @@ class WriteBehind:
 
     async def feed(self, content: bytes) -> None:
         """Take the next bytes; waits while too much is gathered. Raises OSError of an earlier write."""
+        self._raise()  # First: what follows a write that failed would stand at the wrong place.
         self._gathered.append(content)
         self._gathered_bytes += len(content)
         if self._writing is None:

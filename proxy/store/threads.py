@@ -1,0 +1,20 @@
+"""Blocking work in a thread, of which nothing is left running when its caller goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def in_thread(executor: Executor, work: Callable[[], T]) -> T:
+    """The outcome of `work`. A caller that is cancelled waits for its end: a file may not be closed under it."""
+    running = asyncio.get_running_loop().run_in_executor(executor, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

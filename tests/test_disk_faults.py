@@ -1,0 +1,113 @@
+"""Our own disk fails: what the client sees, what is left, and that the next pull succeeds."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from tests.blob_rig import (
+    MIB,
+    REPOSITORY,
+    Layer,
+    add_layer,
+    admit,
+    assert_never_whole,
+    assert_next_pull_succeeds,
+    assert_unavailable,
+    no_fills,
+    path_of,
+    read_until_broken,
+    small_pauses,
+    stored,
+)
+from tests.cache_rig import CacheRig
+from tests.eventually import eventually
+from tests.fake_hub import FakeHub
+
+
+@pytest.fixture(autouse=True)
+def asks_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_pauses(monkeypatch)
+
+
+@pytest.fixture
+def layer(hub: FakeHub) -> Layer:
+    return add_layer(hub)
+
+
+class FailingDisk:
+    """Stands in for one call of the operating system; the `first` one fails."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: str, first: int = 1) -> None:
+        self.real = getattr(os, call)
+        self.first, self.calls = first, 0
+        monkeypatch.setattr(os, call, self)
+
+    def __call__(self, *arguments: object) -> object:
+        self.calls += 1
+        if self.calls == self.first:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.real(*arguments)
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+async def test_a_write_that_fails_ends_the_fill_and_what_was_written_before_is_right(
+    hub: FakeHub, cache: CacheRig, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = add_layer(hub, 8 * MIB)
+    disk = FailingDisk(monkeypatch, "pwrite", first)
+
+    received = await read_until_broken(cache, layer.path)
+    await no_fills(cache)
+
+    assert disk.calls == first, "nothing is written behind a gap"
+    assert received == layer.content[: len(received)]
+    assert_never_whole(received, layer)
+    assert cache.blobs_on_disk() == set()
+    partial = cache.directory / "partial" / layer.digest.replace(":", "-")
+    assert not partial.exists() or layer.content.startswith(partial.read_bytes())
+    assert await cache.metric("pullthrough_fills_failed_total", reason="disk") == 1
+    await assert_next_pull_succeeds(hub, cache, layer)
+
+
+async def test_a_partial_that_cannot_be_made_is_answered_503(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:
+    await admit(hub, cache, layer)
+    folder = cache.directory / "partial" / layer.digest.replace(":", "-")
+    folder.mkdir()
+
+    reply = await cache.get_blob(REPOSITORY, layer.digest)
+    folder.rmdir()
+
+    assert_unavailable(reply)
+    assert hub.cdn_count() == 0
+    await assert_next_pull_succeeds(hub, cache, layer)
+
+
+async def test_a_commit_that_fails_keeps_the_bytes_for_the_next_pull(
+    hub: FakeHub, cache: CacheRig, layer: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FailingDisk(monkeypatch, "fsync")
+
+    received = await read_until_broken(cache, layer.path)
+
+    assert_never_whole(received, layer)
+    assert (cache.blobs_on_disk(), cache.partials_on_disk()) == (set(), {layer.digest: layer.size})
+    await assert_next_pull_succeeds(hub, cache, layer)
+    assert hub.bytes_sent(layer.digest) == layer.size, "nothing is fetched twice"
+
+
+async def test_a_disk_that_cannot_be_read_is_answered_503(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:
+    await cache.get_blob(REPOSITORY, layer.digest)
+    await stored(cache, layer.digest)
+    blob = cache.directory / "blobs" / "sha256" / layer.digest[7:9] / layer.digest[7:]
+    blob.rename(blob.with_suffix(".aside"))
+    blob.symlink_to(blob.name)  # Opening it fails with ELOOP.
+
+    replies = [await cache.send(method, path_of(REPOSITORY, layer.digest)) for method in ("GET", "HEAD")]
+    blob.with_suffix(".aside").replace(blob)
+
+    assert [reply.status for reply in replies] == [503, 503]
+    await eventually(lambda: cache.partials_on_disk() == {})
+    await assert_next_pull_succeeds(hub, cache, layer)
