@@ -219,3 +219,13 @@ async def test_a_manifest_asked_for_as_a_blob_keeps_its_type(hub: FakeHub, cache
     assert (as_blob.headers["Content-Type"], as_blob.body) == ("application/octet-stream", child.body)
     assert (as_manifest.headers["Content-Type"], as_manifest.body) == (child.media_type, child.body)
     assert hub.counted_pulls == 1, "the index alone"
+
+
+async def test_a_layer_of_a_pulled_image_is_no_manifest(hub: FakeHub, cache: CacheRig) -> None:
+    image = hub.add_image("acme/app", "latest")
+    await cache.get_manifest("acme/app", "latest")
+    assert (await cache.get_blob("acme/app", image.layers[0])).status == 200
+
+    reply = await cache.get_manifest("acme/app", image.layers[0])
+
+    assert reply.status == 404

@@ -161,9 +161,9 @@ class Blobs:
         return stored
 
     async def put(self, digest: Digest, content: bytes) -> None:
-        """Store content that was verified in memory. Raises OSError."""
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._put, digest, content)
+        """Store content that was verified in memory. Raises OSError; what is small can be answered even then."""
         self._remember(digest, content)
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._put, digest, content)
 
     async def remove(self, digest: Digest, reason: str) -> None:
         """Remove content that went bad on disk; the next request fetches it anew. Raises OSError."""
