@@ -113,8 +113,8 @@ class App:
         self.metrics.watch_fills(lambda: len(self._fills))
         self.metrics.watch_limits(self._limit_samples)
         self.metrics.watch_cache(self._cache_sample)
+        self.admin_url = await self._listen_for_admins()  # First, so that it closes last: /readyz tells of the stop.
         self.client_url = await self._listen_for_clients()
-        self.admin_url = await self._listen_for_admins()
         self._ready = True
 
     async def stop(self) -> None:
@@ -168,7 +168,7 @@ class App:
             await site.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.config.server.shutdown_timeout):
-                await self._routes.idle()
+                await self._routes.drain()
 
     def status(self) -> dict[str, object]:
         """The document of /api/status."""

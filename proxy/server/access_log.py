@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Final, Literal, TextIO
 
 from proxy.pull.outcome import Outcome
 
 _FLUSH_SECONDS: Final = 0.2
+_MAX_LINES: Final = 100_000
+"""Lines kept for a stream that takes none; the oldest go first. A log that nobody reads must not fill the memory."""
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class AccessLog:
     def __init__(self, stream: TextIO, style: Literal["text", "json"]) -> None:
         self._stream = stream
         self._format = _json_line if style == "json" else _text_line
-        self._lines: list[str] = []
+        self._lines: deque[str] = deque(maxlen=_MAX_LINES)
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
 
@@ -61,16 +64,20 @@ class AccessLog:
         """Write what is left."""
         if self._timer is not None:
             self._timer.cancel()
-        self._flush()
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        while self._writing is not None or self._lines:
+            if self._writing is not None:
+                await asyncio.wait([self._writing])
+            self._writing = None
+            if self._lines:
+                self._flush()
 
     def _flush(self) -> None:
         self._timer = None
         if self._writing is not None and not self._writing.done():
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
             return
-        text, self._lines = "".join(self._lines), []
+        text = "".join(self._lines)
+        self._lines.clear()
         self._writing = asyncio.get_running_loop().run_in_executor(None, self._write, text)
 
     def _write(self, text: str) -> None:
@@ -83,13 +90,14 @@ class AccessLog:
 
 def _text_line(exchange: Exchange, seconds: float) -> str:
     outcome = exchange.outcome
-    status = outcome.cache_status.removeprefix("pullthrough; ") if outcome else exchange.error or "-"
+    status = outcome.cache_status.removeprefix("pullthrough; ") if outcome else "-"
+    error = f" error={exchange.error}" if exchange.error else ""
     cost = f" counted={outcome.counted}" if outcome and outcome.counted else ""
     left = " client-left" if exchange.aborted else ""
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return (
         f"{moment} {exchange.peer} {exchange.method} {exchange.kind} {exchange.subject} {exchange.status} "
-        f"{exchange.sent}B {seconds * 1000:.1f}ms [{status}]{cost}{left}\n"
+        f"{exchange.sent}B {seconds * 1000:.1f}ms [{status}]{cost}{error}{left}\n"
     )
 
 

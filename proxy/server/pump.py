@@ -47,7 +47,8 @@ class _Job:
 class Pump:
     """One for each event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, stall_seconds: float = STALL_SECONDS) -> None:
+        self._stall_seconds = stall_seconds
         self._ready: deque[_Job] = deque()
         self._scheduled = False
 
@@ -75,7 +76,7 @@ class Pump:
         try:
             while not job.done.done():
                 before = job.offset
-                await asyncio.wait([job.done], timeout=STALL_SECONDS)
+                await asyncio.wait([job.done], timeout=self._stall_seconds)
                 if not job.done.done() and job.offset == before:
                     raise ConnectionAbortedError("the client takes no more bytes")
             job.done.result()

@@ -46,6 +46,7 @@ class Routes:
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._draining = False
         self._targets = targets
         self._pull = pull
         self._pump = pump
@@ -56,17 +57,28 @@ class Routes:
         """Wait until no request is being answered."""
         await self._idle.wait()
 
+    async def drain(self) -> None:
+        """Wait for that, and from now on end each connection with its answer, so that busy ones end too."""
+        self._draining = True
+        await self.idle()
+
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, count it and log it."""
         exchange = Exchange(request.remote or "-", request.method, started=time.perf_counter())
         headers = responses.common_headers()
+        if self._draining:
+            headers["Connection"] = "close"
+            request.protocol.close()
         self._active += 1
         self._idle.clear()
         try:
             return await self._answer(request, exchange, headers)
         except RegistryError as error:
             return self._failed(request, exchange, headers, error)
-        except (ConnectionError, asyncio.CancelledError):
+        except ConnectionError:
+            exchange.aborted = True
+            return _broken_off(request)
+        except asyncio.CancelledError:
             exchange.aborted = True
             raise
         except Exception:
@@ -81,11 +93,12 @@ class Routes:
     async def _answer(
         self, request: web.BaseRequest, exchange: Exchange, headers: CIMultiDict[str]
     ) -> web.StreamResponse:
-        if request.method not in ("GET", "HEAD"):
-            raise Unsupported(_READ_ONLY)
-        target, namespace = self._targets.parse(request.raw_path)
+        namespace = self._targets.namespace(request.raw_path)
         if namespace is not None:
             headers["OCI-Namespace"] = namespace
+        if request.method not in ("GET", "HEAD"):
+            raise Unsupported(_READ_ONLY)
+        target = self._targets.parse(request.raw_path, namespace)
         match target:
             case ManifestTarget():
                 exchange.kind, exchange.subject = "manifest", f"{target.repository} {target.reference}"
@@ -145,7 +158,7 @@ class Routes:
         start: int,
         stop: int,
     ) -> web.StreamResponse:
-        """Send a body through the pump; from its first byte on, failure can only be told by breaking the connection."""
+        """Send a body through the pump."""
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client has left")
@@ -154,11 +167,7 @@ class Routes:
         assert writer is not None
         await writer.drain()
         self._begun(exchange, response.status)
-        try:
-            await self._pump.send(transport, content, start, stop, exchange.moved)
-        except BaseException:
-            transport.abort()
-            raise
+        await self._pump.send(transport, content, start, stop, exchange.moved)
         transport.set_write_buffer_limits()
         await response.write_eof()
         return response
@@ -185,7 +194,7 @@ class Routes:
         if not exchange.status:
             return self._whole(exchange, responses.error_response(error, headers))
         log.warning("%s: the response was broken off: %s", exchange.subject, error.message)
-        raise ConnectionAbortedError  # The transport is aborted already; aiohttp must not answer once more.
+        return _broken_off(request)
 
     def _begun(self, exchange: Exchange, status: int) -> None:
         """The headers leave now."""
@@ -198,7 +207,7 @@ class Routes:
         metrics.served(kind, exchange.sent)
         if exchange.aborted:
             metrics.aborted(kind)
-        if exchange.first_byte_seconds is not None:
+        if exchange.first_byte_seconds is not None and (outcome or exchange.error):
             metrics.first_byte(kind, outcome.label if outcome else "error", exchange.first_byte_seconds)
         if outcome is not None:
             self._account_outcome(kind, outcome)
@@ -214,3 +223,14 @@ class Routes:
             self._metrics.miss(kind)
         if outcome.collapsed:
             self._metrics.collapsed(kind)
+
+
+def _broken_off(request: web.BaseRequest) -> web.StreamResponse:
+    """End the connection without another byte: from the first byte of a body on, that is how failure is told.
+
+    aiohttp wants a response of every handler, and logs a traceback for an exception; this one it finds that it cannot
+    send any more, in silence.
+    """
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()

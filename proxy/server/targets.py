@@ -5,7 +5,9 @@
     /<upstream>/v2/<name>/...              likewise: a mirror configured with a path (PROTOCOL 5.6)
 
 Repository names may contain `manifests` and `blobs`, so paths are read from the right. Upstreams are looked up among
-the configured ones and never dialled from what a client says. Nothing leaves here that did not match its grammar.
+the configured ones and never dialled from what a client says. Where both the path and `ns` name one they must agree: a
+client that is told two things would get an image of the wrong registry. Nothing leaves here that did not match its
+grammar.
 """
 
 from __future__ import annotations
@@ -16,13 +18,12 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
-from proxy.oci.errors import NameUnknown, NotServed
+from proxy.oci.errors import NameInvalid, NameUnknown, NotServed
 from proxy.oci.names import DOCKER_HUB, DOCKER_HUB_ALIASES, Digest, Reference, Repository, parse_reference
 
-_BASE: Final = re.compile(r"\A/(?:(?P<host>[^/]+)/)?v2/?\Z")
-_OBJECT: Final = re.compile(
-    r"\A/(?:(?P<host>[^/]+)/)?v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]*)\Z", re.DOTALL
-)
+_HOST: Final = r"(?:(?P<host>(?!v2/)[^/]+)/)?"
+_BASE: Final = re.compile(rf"\A/{_HOST}v2/?\Z")
+_OBJECT: Final = re.compile(rf"\A/{_HOST}v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]*)\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +56,31 @@ class Targets:
     def __init__(self, registries: Collection[str]) -> None:
         self._registries = tuple(registries)
 
-    def parse(self, raw_target: str) -> tuple[Target, str | None]:
-        """What a raw request target asks for, and its `ns` as given. Raises RegistryError."""
-        raw_path, _, query = raw_target.partition("?")
-        path = unquote(raw_path, errors="surrogateescape")
-        namespace = _namespace(query)
+    def namespace(self, raw_target: str) -> str | None:
+        """The `ns` of a raw request target, one of the names we know, or None without. Raises RegistryError."""
+        query = raw_target.partition("?")[2]
+        values = parse_qs(query).get("ns") if "ns=" in query else None
+        if values is None:
+            return None
+        if any(value != values[0] for value in values):
+            raise NameInvalid("the query names several registries")
+        self._registry(values[0])
+        return values[0]
+
+    def parse(self, raw_target: str, namespace: str | None = None) -> Target:
+        """What a raw request target asks for, given its `namespace`. Raises RegistryError."""
+        path = unquote(raw_target.partition("?")[0], errors="surrogateescape")
         match = _OBJECT.match(path)
         if match is None:
-            return self._parse_base(path), namespace
-        registry = self._registry(namespace) if namespace is not None else self._registries[0]
-        name = match["name"]
-        if match["host"] is not None:
-            registry = self._registry(match["host"])
-        elif (found := self._find(name.partition("/")[0])) is not None and "/" in name:
-            registry, name = found, name.partition("/")[2]
-        repository = Repository.parse(name, registry)
+            return self._parse_base(path)
+        host, name = match["host"], match["name"]
+        first, slash, rest = name.partition("/")
+        if host is None and slash and self._find(first) is not None:
+            host, name = first, rest
+        repository = Repository.parse(name, self._choose(host, namespace))
         if match["kind"] == "blobs":
-            return BlobTarget(repository, Digest.parse(match["reference"])), namespace
-        return ManifestTarget(repository, parse_reference(match["reference"])), namespace
+            return BlobTarget(repository, Digest.parse(match["reference"]))
+        return ManifestTarget(repository, parse_reference(match["reference"]))
 
     def _parse_base(self, path: str) -> BaseTarget:
         match = _BASE.match(path)
@@ -81,6 +89,12 @@ class Targets:
         if match["host"] is not None:
             self._registry(match["host"])
         return BaseTarget()
+
+    def _choose(self, host: str | None, namespace: str | None) -> str:
+        named = {self._registry(each) for each in (host, namespace) if each is not None}
+        if len(named) > 1:
+            raise NameUnknown("the path and the query name different registries")
+        return named.pop() if named else self._registries[0]
 
     def _registry(self, host: str) -> str:
         found = self._find(host)
@@ -92,8 +106,3 @@ class Targets:
     def _find(self, host: str) -> str | None:
         name = DOCKER_HUB if host in DOCKER_HUB_ALIASES else host
         return name if name in self._registries else None
-
-
-def _namespace(query: str) -> str | None:
-    values = parse_qs(query, max_num_fields=100).get("ns") if "ns=" in query else None
-    return values[0] if values else None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Literal
@@ -96,7 +97,7 @@ class Upstream:
         async with bounded(self.name):
             url = self._manifest_url(repository, reference)
             with await self._auth.request("manifest", "GET", url, repository, {"Accept": accept}) as answer:
-                if answer.status != 429:
+                if answer.elsewhere or answer.status != 429:
                     self._metrics.counted_pull(self.name)
                 self._observe(answer)
                 if answer.status != 200:
@@ -145,27 +146,38 @@ class Upstream:
         """Whether someone without an account may pull this repository. Free.
 
         A 404 means that the repository may be read and lacks the reference; but registries other than Docker Hub hide
-        private repositories behind a 404 too, so there its list of tags must be readable.
+        private repositories behind a 404 too, so there its list of tags must be readable. A 200 must look like a
+        registry's, since the page of a login looks like a success too.
         """
         async with bounded(self.name):
             try:
-                if await self._answers_anonymously(repository, f"manifests/{reference or Tag('latest')}"):
+                if await self._has_publicly(repository, reference or Tag("latest")):
                     return True
-                return self.name == DOCKER_HUB or await self._answers_anonymously(repository, "tags/list?n=1")
+                return self.name == DOCKER_HUB or await self._lists_publicly(repository)
             except Denied:
                 return False
 
-    async def _answers_anonymously(self, repository: Repository, path: str) -> bool:
-        kind, method = ("other", "GET") if path.startswith("tags/") else ("manifest", "HEAD")
-        url = self._v2(repository, path)
-        with await self._auth.request(kind, method, url, repository, {"Accept": ACCEPT_ALL}, anonymous=True) as answer:
+    async def _has_publicly(self, repository: Repository, reference: Reference) -> bool:
+        url, headers = self._manifest_url(repository, reference), {"Accept": ACCEPT_ALL}
+        with await self._auth.request("manifest", "HEAD", url, repository, headers, anonymous=True) as answer:
             if not self.has_credentials:
                 self._observe(answer)  # The quota of those without an account is not ours otherwise.
-            if answer.status == 200:
-                return True
-            if answer.status == 404 and not answer.elsewhere:
-                return False
-            raise await self._refusals.of(answer, ManifestUnknown)
+            is_manifest = _content_digest(answer) is not None or _media_type(answer).startswith("application/vnd.")
+            return await self._yes_or_no(answer, is_manifest)
+
+    async def _lists_publicly(self, repository: Repository) -> bool:
+        url = self._v2(repository, "tags/list?n=1")
+        with await self._auth.request("other", "GET", url, repository, {}, anonymous=True) as answer:
+            return await self._yes_or_no(answer, _media_type(answer) == "application/json")
+
+    async def _yes_or_no(self, answer: Answer, is_registrys: bool) -> bool:
+        if answer.status == 200:
+            if not is_registrys:
+                raise Unavailable(f"{self.name}: an answer that is not a registry's")
+            return True
+        if answer.status == 404 and not answer.elsewhere:
+            return False
+        raise await self._refusals.of(answer, ManifestUnknown)
 
     async def _open(self, repository: Repository, digest: Digest, offset: int) -> BlobBody:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
@@ -174,7 +186,7 @@ class Upstream:
             if answer.status == 416 and offset:
                 answer.close()  # There is nothing from there on: whatever was got before, it is not of this blob.
                 return await self._open(repository, digest, 0)
-            if answer.status not in ((200, 206) if offset else (200,)):
+            if answer.status not in (200, 206):
                 raise await self._refusals.of(answer, BlobUnknown)
             return BlobBody(self.name, answer, offset, self._metrics)
         except BaseException:
@@ -185,6 +197,8 @@ class Upstream:
         expected = reference if isinstance(reference, Digest) else _content_digest(answer)
         if expected is not None and not expected.matches(body):
             raise Unavailable(f"{self.name}: a manifest whose bytes are not those of its digest {expected}")
+        if expected is None and not _is_manifest(body):  # Nobody vouches for these bytes, and 200 is soon said.
+            raise Unavailable(f"{self.name}: an answer that is not a manifest")
         media_type = _media_type(answer) or declared_media_type(body) or "application/octet-stream"
         return Manifest(expected or Digest.of(body), media_type, body)
 
@@ -215,6 +229,15 @@ def _content_digest(answer: Answer) -> Digest | None:
         return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
     except DigestInvalid:
         return None
+
+
+def _is_manifest(body: bytes) -> bool:
+    """Whether this is JSON with the `schemaVersion` that every manifest has (OCI image spec)."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "schemaVersion" in document
 
 
 def _media_type(answer: Answer) -> str:
