@@ -1,0 +1,1 @@
+"""The benchmark: us, nginx `proxy_cache` and `docker-registry` on the same work, interleaved in one run."""

@@ -1,0 +1,97 @@
+"""The load: `wrk` for small responses, our own readers for bodies; each in a process of its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.processes import program
+from bench.readers import ACCEPT, ALL_ARE_READING, Order, Reading
+
+PATIENCE = "60s"  # slow is a figure, not a failure
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """What `wrk` saw."""
+
+    count: int
+    seconds: float
+    p99_ms: float
+    failed: int
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.count / self.seconds
+
+
+def ask_often(port: int, path: str, *, connections: int, seconds: int) -> Requests:
+    """Ask for a small thing as often as the server can answer."""
+    how = f"-t1 -c{connections} -d{seconds}s --timeout {PATIENCE}".split()
+    command = [program("wrk"), *how, "-s", str(HERE / "report.lua"), "-H", ACCEPT, f"http://127.0.0.1:{port}{path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BenchError(f"wrk ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-200:]}")
+    requests = Requests(**json.loads(done.stdout.splitlines()[-1]))
+    if requests.failed or not requests.count:
+        raise BenchError(f"{requests.failed} of {requests.count} requests failed")
+    return requests
+
+
+def pull(port: int, path: str, *, clients: int = 1) -> Reading:
+    """Let each client pull the thing once, all at the same time."""
+    return _run(Order(port=port, path=path, clients=clients))
+
+
+def pull_often(port: int, path: str, *, clients: int, seconds: float) -> Reading:
+    """Let each client pull the thing again and again."""
+    return _run(Order(port=port, path=path, clients=clients, seconds=seconds))
+
+
+class Background:
+    """Readers beside another load; the reading is there when the block has ended."""
+
+    reading: Reading
+
+
+@contextmanager
+def pulling(port: int, path: str, *, clients: int) -> Iterator[Background]:
+    """Let clients pull at full speed as long as the block runs; it begins when each has had its first byte."""
+    background = Background()
+    with _readers(Order(port=port, path=path, clients=clients, until_told=True)) as process:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != ALL_ARE_READING:
+            _, complaint = process.communicate()
+            raise BenchError(complaint.strip())
+        yield background
+        background.reading = _reading(process)
+
+
+def _run(order: Order) -> Reading:
+    with _readers(order) as process:
+        return _reading(process)
+
+
+@contextmanager
+def _readers(order: Order) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "bench.readers", json.dumps(asdict(order))]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=HERE.parent) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _reading(process: subprocess.Popen[str]) -> Reading:
+    """End the readers' standard input, which tells them to stop if they wait for that, and take their reading."""
+    output, complaint = process.communicate()
+    if process.returncode:
+        raise BenchError(complaint.strip())
+    return Reading(**json.loads(output))
