@@ -37,6 +37,7 @@ from proxy.server.targets import Targets
 from proxy.store.blobs import Blobs
 from proxy.store.fill import Fills
 from proxy.store.index import Index
+from proxy.store.transfer import Transfers
 from proxy.upstream.client import Upstream
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ KEEP_ALIVE_SECONDS: Final = 75.0
 """Longer than the 30 s for which Go's clients keep idle connections, so that we never close one they reuse."""
 DISK_THREADS: Final = 4
 FILL_THREADS: Final = 8
+TRANSFER_THREADS: Final = 32
+"""Each has a buffer of 1 MiB. More large fills at a time are received on the event loop."""
 
 
 class StartError(Exception):
@@ -64,7 +67,8 @@ class App:
         self._writers = ThreadPoolExecutor(FILL_THREADS, "fill")
         self._blobs = Blobs(self._directory, config.cache.memory, self._disk)
         self._index = Index(self._directory / "index.sqlite")
-        self._fills = Fills(self._blobs, self._index, self.metrics, self._writers)
+        self._transfers = Transfers(TRANSFER_THREADS)
+        self._fills = Fills(self._blobs, self._index, self.metrics, self._writers, self._transfers)
         self._upstreams = {each.name: Upstream(each, self.metrics, self._clock) for each in config.upstreams}
         self._pull = self._build_pull()
         stream = access_log or sys.stderr
@@ -102,6 +106,7 @@ class App:
         loop = asyncio.get_running_loop()
         for executor in (self._disk, self._writers):
             self._closing.callback(executor.shutdown)
+        self._closing.callback(self._transfers.close)
         await loop.run_in_executor(self._disk, self._open_store, loop)
         for upstream in self._upstreams.values():
             await upstream.start()

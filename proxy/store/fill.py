@@ -31,6 +31,7 @@ from proxy.store.index import Index
 from proxy.store.partial import Partial
 from proxy.store.progress import Progress
 from proxy.store.threads import in_thread
+from proxy.store.transfer import RawBody, Transfers
 from proxy.store.write_behind import WriteBehind
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ MAX_IDLE_ATTEMPTS: Final = 5
 WORTHWHILE_BYTES: Final = 64 * 1024
 """An attempt that brought this much was a good one."""
 FIRST_PAUSE_SECONDS: Final = 0.2
+LARGE_BYTES: Final = 1024 * 1024
+"""What is at least so large is received in a thread of its own."""
+
 _MAX_PAUSE_SECONDS: Final = 5.0
 
 
@@ -54,6 +58,9 @@ class Body(Protocol):
 
     async def read(self) -> bytes:
         """What has arrived; empty at the end. Raises RegistryError when the transfer breaks."""
+
+    def detach(self) -> RawBody | None:
+        """The rest of the body for a thread to receive, if that can be; then `read` is not called any more."""
 
 
 Source = Callable[[int], AbstractAsyncContextManager[Body]]
@@ -79,6 +86,7 @@ class Fill:
         source: Source,
         partial: Partial,
         executor: Executor,
+        transfers: Transfers,
     ) -> None:
         self.digest = digest
         self.repository = repository
@@ -91,6 +99,7 @@ class Fill:
         self._source = source
         self._partial = partial
         self._executor = executor
+        self._transfers = transfers
         self._users = 1  # The fill itself, then each reader: the last to leave closes the file.
 
     def __repr__(self) -> str:
@@ -180,6 +189,10 @@ class Fill:
             await self._agree(body)
             end = self.progress.received
             again = end - body.start  # What upstream sends once more, because it ignored the range.
+            raw = body.detach() if again == 0 and self._is_large(end) and self._transfers.available else None
+            if raw is not None:
+                await self._transfers.receive(raw, self._partial, self.progress.advanced)
+                return
             while end != self.progress.size and (content := await body.read()):
                 fresh = content[again:]
                 again = max(0, again - len(content))
@@ -190,6 +203,10 @@ class Fill:
                     await writing.feed(fresh)
         if self.progress.size is not None and self.progress.received != self.progress.size:
             raise Unavailable(f"upstream sent {self.progress.received} of {self.progress.size} bytes")
+
+    def _is_large(self, received: int) -> bool:
+        """Whether what is still to come is worth a thread."""
+        return self.progress.size is not None and self.progress.size - received >= LARGE_BYTES
 
     async def _agree(self, body: Body) -> None:
         """Take over upstream's word on the size; a later answer must not contradict it. Raises Unavailable."""
@@ -229,11 +246,12 @@ class Fill:
 class Fills:
     """The running fills of one store; each is a task owned here and awaited by `aclose`."""
 
-    def __init__(self, blobs: Blobs, index: Index, metrics: Metrics, executor: Executor) -> None:
+    def __init__(self, blobs: Blobs, index: Index, metrics: Metrics, executor: Executor, transfers: Transfers) -> None:
         self._blobs = blobs
         self._index = index
         self._metrics = metrics
         self._executor = executor
+        self._transfers = transfers
         self._running: dict[Digest, tuple[Fill, asyncio.Task[None]]] = {}
 
     def __len__(self) -> int:
@@ -250,7 +268,7 @@ class Fills:
     def start(self, digest: Digest, repository: Repository, expected_size: int | None, source: Source) -> Fill:
         """Begin to fetch a blob that no fill runs for; `expected_size` is used where upstream tells no size."""
         partial = Partial(self._blobs, digest)
-        fill = Fill(digest, repository, expected_size, source, partial, self._executor)
+        fill = Fill(digest, repository, expected_size, source, partial, self._executor, self._transfers)
         task = asyncio.get_running_loop().create_task(self._run(fill), name=f"fill {digest}")
         self._running[digest] = fill, task
         return fill

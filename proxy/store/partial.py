@@ -39,7 +39,7 @@ class Partial:
             self._hash.update(memoryview(piece)[:read])
             self.length += read
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: bytes | memoryview) -> int:
         """Append, and return how many bytes that were: all. Raises OSError."""
         left = memoryview(content)
         while left:

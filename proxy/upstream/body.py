@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Mapping
 from typing import Final
 
 from proxy.metrics import Metrics
 from proxy.oci.errors import Unavailable
 from proxy.upstream.failures import border
+from proxy.upstream.raw_body import RawBody
 from proxy.upstream.transport import Answer, content_length
 
 _PART: Final = re.compile(r"\Abytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z", re.ASCII | re.IGNORECASE)
@@ -18,13 +21,15 @@ _UNSATISFIED: Final = re.compile(r"\Abytes \*/(\d{1,19})\Z", re.ASCII | re.IGNOR
 class BlobBody:
     """The bytes of a blob from `start` on. `size` is of the whole blob, None where upstream does not say."""
 
-    __slots__ = ("_answer", "_left", "_metrics", "_upstream", "size", "start")
+    __slots__ = ("_answer", "_idle_timeout", "_left", "_metrics", "_raw", "_upstream", "size", "start")
 
-    def __init__(self, upstream: str, answer: Answer, offset: int, metrics: Metrics) -> None:
+    def __init__(self, upstream: str, answer: Answer, offset: int, idle_timeout: float, metrics: Metrics) -> None:
         """Raises Unavailable for an answer to `Range: bytes=<offset>-` that cannot be what was asked for."""
         self._upstream = upstream
         self._answer = answer
+        self._idle_timeout = idle_timeout
         self._metrics = metrics
+        self._raw: RawBody | None = None
         if answer.status == 206:
             part = _PART.match(answer.headers.get("Content-Range", ""))
             if part is None or int(part[1]) != offset:
@@ -55,8 +60,28 @@ class BlobBody:
         self._metrics.fetched(self._upstream, "blob", len(data))
         return data
 
+    def detach(self) -> RawBody | None:
+        """The rest of the body for a thread to receive: without TLS, of known length, and still arriving. Else None.
+
+        After that, `read` is not called any more.
+        """
+        connection, content = self._answer.response.connection, self._answer.response.content
+        if connection is None or connection.protocol is None or content.exception() is not None or not self._left:
+            return None
+        transport = connection.transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            return None
+        arrived = content.read_nowait()
+        connection.protocol.pause_reading()  # Not before read_nowait, which resumes. Now the socket is the thread's.
+        sock = transport.get_extra_info("socket")
+        own = socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
+        self._raw = RawBody(self._upstream, own, arrived, self._left, self._idle_timeout, self._metrics)
+        return self._raw
+
     def close(self) -> None:
         """Stop here."""
+        if self._raw is not None:
+            self._raw.close()
         self._answer.close()
 
 

@@ -46,6 +46,7 @@ class Upstream:
         self.name = options.name
         self.limits = Limits()
         self._url = URL(options.url)
+        self._idle_timeout = options.idle_timeout
         self._metrics = metrics
         self._clock = clock
         self._credentials = Credentials(options, metrics, clock)
@@ -188,7 +189,7 @@ class Upstream:
                 return await self._open(repository, digest, 0)
             if answer.status not in (200, 206):
                 raise await self._refusals.of(answer, BlobUnknown)
-            return BlobBody(self.name, answer, offset, self._metrics)
+            return BlobBody(self.name, answer, offset, self._idle_timeout, self._metrics)
         except BaseException:
             answer.close()
             raise
