@@ -28,6 +28,7 @@ from proxy.config import (
     ServerOptions,
     UpstreamOptions,
 )
+from tests.eventually import eventually
 
 ANY_PORT = Address("127.0.0.1", 0)
 
@@ -134,7 +135,13 @@ class CacheRig:
         """One request, and its whole response. `path` is sent as it is written."""
         url = URL(self.url + path, encoded=True)
         async with self._session.request(method, url, headers=headers, allow_redirects=False) as response:
-            return Reply(response.status, response.headers, await response.read())
+            reply = Reply(response.status, response.headers, await response.read())
+        await self.settled()
+        return reply
+
+    async def settled(self) -> None:
+        """Wait until blobs whose last byte was sent have their name too: that comes a moment later."""
+        await eventually(lambda: not any(fill.progress.ended for fill in self.app._fills), label="fills settled")
 
     def open(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
         """A response whose body the test reads itself: `async with rig.open(path) as response`."""

@@ -85,15 +85,16 @@ async def test_a_partial_that_cannot_be_made_is_answered_503(hub: FakeHub, cache
     await assert_next_pull_succeeds(hub, cache, layer)
 
 
-async def test_a_commit_that_fails_keeps_the_bytes_for_the_next_pull(
+async def test_a_commit_that_fails_breaks_no_pull_and_keeps_the_bytes_for_the_next_one(
     hub: FakeHub, cache: CacheRig, layer: Layer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FailingDisk(monkeypatch, "fsync")
 
-    received = await read_until_broken(cache, layer.path)
+    reply = await cache.get_blob(REPOSITORY, layer.digest)
 
-    assert_never_whole(received, layer)
+    assert (reply.status, reply.body) == (200, layer.content)
     assert (cache.blobs_on_disk(), cache.partials_on_disk()) == (set(), {layer.digest: layer.size})
+    assert await cache.metric("pullthrough_fills_failed_total", reason="disk") == 1
     await assert_next_pull_succeeds(hub, cache, layer)
     assert hub.bytes_sent(layer.digest) == layer.size, "nothing is fetched twice"
 

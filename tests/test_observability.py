@@ -295,4 +295,4 @@ async def test_status_tells_of_a_running_fill(cache: CacheRig, hub: FakeHub) -> 
         "size": 1_000_000,
         "readers": 1,
     }
-    assert (await cache.status())["fills"] == []
+    await eventually(lambda: cache.app.status()["fills"] == [])

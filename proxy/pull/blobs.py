@@ -111,6 +111,8 @@ class BlobPulls:
                 self._put_proof(fill.repository, digest, size)
             elif not self._proven(repository, digest):  # The bytes were here already.
                 await self._prove(upstream, repository, digest)
+            if fill.progress.verified and joined:  # All here; only its name is still missing.
+                return BlobAnswer(fill, size, Outcome("hit"))
             return BlobAnswer(fill, size, Outcome("miss", collapsed=joined, stored=not joined))
 
     def _join_or_start(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[Fill, bool]:

@@ -4,8 +4,8 @@ The rules of this room:
 - One fill a digest, whoever asks (`Fills.start` is synchronous: no `await` between looking and joining).
 - Bytes go to the file first and to readers from there, so a slow reader slows nobody and one that leaves changes
   nothing; a fill goes on to its end when all have left.
-- The last bytes become visible only when the digest was verified and the blob has its name: a wrong blob can never
-  arrive complete.
+- The last bytes become visible only when the digest was verified: a wrong blob can never arrive complete. Then the
+  file is flushed to disk and gets its name; who comes meanwhile still reads from the fill.
 - A transfer that breaks is resumed where it stopped, by asking upstream anew. Attempts that bring next to nothing are
   bounded.
 - What is left on disk: after success the blob; after wrong bytes nothing; after any other failure the partial, from
@@ -95,6 +95,8 @@ class Fill:
         self.readers = 0
         self.answered = False
         """Whether upstream has answered with this blob: proof that `repository` holds it."""
+        self.stored = False
+        """Whether the blob has its name."""
         self._started_at = time.monotonic()
         self._source = source
         self._partial = partial
@@ -152,8 +154,9 @@ class Fill:
             if not await in_thread(self._executor, self._partial.is_whole):
                 await self._fetch()
                 await self._verify()
+            self.progress.succeed()  # Nobody who waits for the last bytes has to wait for the disk too.
             await in_thread(self._executor, self._partial.commit)
-            self.progress.succeed()
+            self.stored = True
         except RegistryError as error:
             self.progress.fail(error)
         except OSError as error:
@@ -287,9 +290,9 @@ class Fills:
             log.exception("%s failed in a way that should not happen", fill)
         finally:
             del self._running[fill.digest]
-        if fill.progress.verified:
+        if fill.stored:
             self._index.put_blob(fill.digest, fill.progress.received)
-        elif fill.progress.error is not None:
+        if fill.progress.error is not None:
             reason = _reason(fill.progress.error)
             self._metrics.fill_failed(reason)
             level = logging.INFO if reason == "refused" else logging.WARNING

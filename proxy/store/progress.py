@@ -57,7 +57,7 @@ class Progress:
             self._timer = asyncio.get_running_loop().call_later(WAKE_SECONDS, self._wake)
 
     def succeed(self) -> None:
-        """The digest is verified and the blob has its name."""
+        """The digest is verified: all of it may be read."""
         self.verified = True
         self.size = self.received
         self._wake()
