@@ -73,7 +73,9 @@ class App:
         self._pull = self._build_pull()
         stream = access_log or sys.stderr
         self._access_log = AccessLog(stream, config.log.format) if config.log.access else None
-        self._routes = Routes(Targets(self._upstreams), self._pull, Pump(), self.metrics, self._access_log)
+        self._routes = Routes(
+            Targets(self._upstreams, setup=config.server.setup), self._pull, Pump(), self.metrics, self._access_log
+        )
         self._ready = False
         self._closing = AsyncExitStack()
         self.client_url = ""

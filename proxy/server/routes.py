@@ -21,7 +21,8 @@ from proxy.pull import Outcome, Pull
 from proxy.server import responses
 from proxy.server.access_log import AccessLog, Exchange
 from proxy.server.pump import Pump, Sendable
-from proxy.server.targets import BaseTarget, BlobTarget, ManifestTarget, Targets
+from proxy.server.setup_pages import setup_page
+from proxy.server.targets import BaseTarget, BlobTarget, ManifestTarget, SetupTarget, Targets
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,10 @@ class Routes:
             case BaseTarget():
                 exchange.kind = "ping"
                 return self._whole(exchange, responses.base_response(headers))
+            case SetupTarget():
+                host = request.headers.get("Host")
+                page = setup_page(target.client, host, self._targets.registries, headers)
+                return self._whole(exchange, page)
 
     async def _manifest(
         self, request: web.BaseRequest, exchange: Exchange, headers: CIMultiDict[str], target: ManifestTarget

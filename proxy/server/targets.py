@@ -3,6 +3,7 @@
     /v2/<name>/manifests/<reference>       of the default upstream, or of the one that `?ns=` names
     /v2/<upstream>/<name>/...              of the upstream named in the path
     /<upstream>/v2/<name>/...              likewise: a mirror configured with a path (PROTOCOL 5.6)
+    /setup/<client>                        for people: how to set up that client
 
 Repository names may contain `manifests` and `blobs`, so paths are read from the right. Upstreams are looked up among
 the configured ones and never dialled from what a client says. Where both the path and `ns` name one they must agree: a
@@ -23,6 +24,7 @@ from proxy.oci.names import DOCKER_HUB, DOCKER_HUB_ALIASES, Digest, Reference, R
 
 _HOST: Final = r"(?:(?P<host>(?!v2/)[^/]+)/)?"
 _BASE: Final = re.compile(rf"\A/{_HOST}v2/?\Z")
+_SETUP: Final = re.compile(r"\A/setup(?:/(?P<client>[a-z0-9-]{0,40}))?\Z")
 _OBJECT: Final = re.compile(rf"\A/{_HOST}v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]*)\Z", re.DOTALL)
 
 
@@ -47,14 +49,22 @@ class BlobTarget:
     digest: Digest
 
 
-Target = BaseTarget | ManifestTarget | BlobTarget
+@dataclass(frozen=True, slots=True)
+class SetupTarget:
+    """`/setup/<client>`: how that client is told about this cache; `client` is empty in `/setup`."""
+
+    client: str
+
+
+Target = BaseTarget | ManifestTarget | BlobTarget | SetupTarget
 
 
 class Targets:
-    """Parses request targets for these upstreams; the first is the default."""
+    """Parses request targets for these upstreams; the first is the default. `setup`: whether /setup is answered."""
 
-    def __init__(self, registries: Collection[str]) -> None:
-        self._registries = tuple(registries)
+    def __init__(self, registries: Collection[str], *, setup: bool = True) -> None:
+        self.registries = tuple(registries)
+        self._setup = setup
 
     def namespace(self, raw_target: str) -> str | None:
         """The `ns` of a raw request target, one of the names we know, or None without. Raises RegistryError."""
@@ -82,7 +92,10 @@ class Targets:
             return BlobTarget(repository, Digest.parse(match["reference"]))
         return ManifestTarget(repository, parse_reference(match["reference"]))
 
-    def _parse_base(self, path: str) -> BaseTarget:
+    def _parse_base(self, path: str) -> BaseTarget | SetupTarget:
+        setup = _SETUP.match(path) if self._setup else None
+        if setup is not None:
+            return SetupTarget(setup["client"] or "")
         match = _BASE.match(path)
         if match is None:
             raise NotServed("this cache serves /v2/<name>/manifests/<reference> and /v2/<name>/blobs/<digest>")
@@ -94,15 +107,15 @@ class Targets:
         named = {self._registry(each) for each in (host, namespace) if each is not None}
         if len(named) > 1:
             raise NameUnknown("the path and the query name different registries")
-        return named.pop() if named else self._registries[0]
+        return named.pop() if named else self.registries[0]
 
     def _registry(self, host: str) -> str:
         found = self._find(host)
         if found is None:
-            known = ", ".join(self._registries)
+            known = ", ".join(self.registries)
             raise NameUnknown(f"no upstream of that name is configured here; known are: {known}")
         return found
 
     def _find(self, host: str) -> str | None:
         name = DOCKER_HUB if host in DOCKER_HUB_ALIASES else host
-        return name if name in self._registries else None
+        return name if name in self.registries else None
