@@ -18,8 +18,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config", "metrics"),
     ("store", "upstream"),
     ("pull",),
+    ("setup",),
     ("server",),
-    ("app",),
+    ("app", "doctor"),
     ("cli",),
     ("__main__",),
 )
