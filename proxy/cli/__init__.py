@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from proxy import __version__
-from proxy.cli import check_config, healthcheck, serve, status
+from proxy.cli import check_config, doctor, healthcheck, serve, setup, status
 from proxy.config import ConfigError
 
 EXIT_USAGE = 2
@@ -40,6 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pullthrough {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (serve, check_config, healthcheck, status):
+    for command in (serve, check_config, healthcheck, status, doctor, setup):
         command.add(commands)
     return parser
