@@ -27,6 +27,7 @@ from proxy.policy.quota import Gate
 from proxy.pull import Pull
 from proxy.pull.admission import Doorkeeper
 from proxy.pull.blobs import BlobPulls
+from proxy.pull.listings import Listings
 from proxy.pull.manifests import Manifests
 from proxy.pull.tags import Tags
 from proxy.server.access_log import AccessLog
@@ -87,7 +88,8 @@ class App:
         manifests = Manifests(self._blobs, self._index, negatives, clock)
         tags = Tags(config.freshness.tags, manifests, self._index, negatives, self.metrics, clock)
         blobs = BlobPulls(self._blobs, self._fills, self._index, negatives, clock)
-        return Pull(self._upstreams, door, tags, manifests, blobs, clock)
+        listings = Listings(config.freshness.tags, negatives, clock)
+        return Pull(self._upstreams, door, tags, manifests, blobs, listings, clock)
 
     async def __aenter__(self) -> App:
         await self.start()

@@ -50,8 +50,9 @@ BAD_PATHS = [
     ("/v1/_ping", 404, "UNSUPPORTED"),
     ("/v1/search?q=alpine", 404, "UNSUPPORTED"),
     ("/v2/_catalog", 404, "UNSUPPORTED"),
-    ("/v2/a/b/tags/list", 404, "UNSUPPORTED"),
-    (f"/v2/a/b/referrers/sha256:{HEX}", 404, "UNSUPPORTED"),
+    ("/v2/a/b/tags/all", 404, "UNSUPPORTED"),
+    ("/v2/A/b/tags/list", 400, "NAME_INVALID"),
+    ("/v2/a/b/referrers/latest", 400, "DIGEST_INVALID"),
     ("/v2/a/b/blobs/uploads/", 404, "UNSUPPORTED"),
     ("/metrics", 404, "UNSUPPORTED"),
 ]

@@ -13,11 +13,13 @@ from contextlib import asynccontextmanager
 
 from proxy.clock import Clock
 from proxy.oci.errors import RegistryError
+from proxy.oci.listings import Listing
 from proxy.oci.manifests import Descriptor, Manifest
 from proxy.oci.names import Digest, Reference, Repository
 from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS
 from proxy.pull.admission import Doorkeeper
 from proxy.pull.blobs import BlobAnswer, BlobPulls
+from proxy.pull.listings import ListingKey, Listings
 from proxy.pull.manifests import Manifests
 from proxy.pull.outcome import Outcome, reason_for
 from proxy.pull.tags import Resolution, Tags
@@ -36,6 +38,7 @@ class Pull:
         tags: Tags,
         manifests: Manifests,
         blobs: BlobPulls,
+        listings: Listings,
         clock: Clock,
     ) -> None:
         self._upstreams = upstreams
@@ -43,12 +46,14 @@ class Pull:
         self._tags = tags
         self._manifests = manifests
         self._blobs = blobs
+        self._listings = listings
         self._clock = clock
 
     async def aclose(self) -> None:
         """Stop what is being asked upstream."""
         await self._door.aclose()
         await self._tags.aclose()
+        await self._listings.aclose()
         await self._manifests.aclose()
         await self._blobs.aclose()
 
@@ -85,6 +90,11 @@ class Pull:
             reason = reason_for(error) if isinstance(error, RegistryError) else "slow"
             return previous, Outcome.stale(reason, resolution.outcome.age or 0)
         return manifest, resolution.outcome if outcome.kind == "hit" else outcome
+
+    async def listing(self, repository: Repository, subject: Digest | None, query: str) -> tuple[Listing, Outcome]:
+        """A page of a repository's tags or, with a subject, of what refers to that."""
+        upstream = await self._admitted(repository, subject)
+        return await self._listings.get(upstream, ListingKey(repository, subject, query))
 
     async def blob_size(self, repository: Repository, digest: Digest) -> tuple[int, Outcome]:
         """What HEAD of a blob answers, in bytes. Never starts a fill."""

@@ -28,7 +28,7 @@ class Exchange:
     method: str
     started: float
     """By time.perf_counter()."""
-    kind: Literal["manifest", "blob", "ping", "other"] = "other"
+    kind: Literal["manifest", "blob", "listing", "ping", "other"] = "other"
     subject: str = "-"
     """Repository and reference as they were parsed; of a request that could not be parsed, nothing."""
     status: int = 0

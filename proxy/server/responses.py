@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlencode
 
 from aiohttp import web
 from multidict import CIMultiDict
 
 from proxy.oci.errors import RangeInvalid, RegistryError
+from proxy.oci.listings import Listing
 from proxy.oci.manifests import Descriptor
 from proxy.oci.names import Digest, Reference
 from proxy.oci.ranges import ByteRange
@@ -103,6 +105,20 @@ def matches(if_none_match: str | None, digest: Digest) -> bool:
         return False
     tags = {tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(",")}
     return "*" in tags or str(digest) in tags
+
+
+def listing_headers(headers: CIMultiDict[str], listing: Listing, path: str) -> None:
+    """A list's headers. The next page is asked for as this one was: the same path, and `ns` if it had one."""
+    headers["Content-Type"] = listing.media_type
+    headers["Cache-Control"] = "no-cache"
+    if listing.filters is not None:
+        headers["OCI-Filters-Applied"] = listing.filters
+    for warning in listing.warnings:
+        headers.add("Warning", warning)
+    if listing.next_query is not None:
+        namespace = headers.get("OCI-Namespace")
+        query = listing.next_query + (f"&{urlencode({'ns': namespace})}" if namespace else "")
+        headers["Link"] = f'<{path}?{query}>; rel="next"'
 
 
 def range_of(request_headers: Mapping[str, str], digest: Digest) -> str | None:

@@ -22,7 +22,7 @@ from proxy.server import responses
 from proxy.server.access_log import AccessLog, Exchange
 from proxy.server.pump import Pump, Sendable
 from proxy.server.setup_pages import setup_page
-from proxy.server.targets import BaseTarget, BlobTarget, ManifestTarget, SetupTarget, Targets
+from proxy.server.targets import BaseTarget, BlobTarget, ListingTarget, ManifestTarget, SetupTarget, Targets
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,9 @@ class Routes:
             case BlobTarget():
                 exchange.kind, exchange.subject = "blob", f"{target.repository} {target.digest}"
                 return await self._blob(request, exchange, headers.copy(), target)
+            case ListingTarget():
+                exchange.kind, exchange.subject = "listing", f"{target.repository} {target.subject or 'tags'}"
+                return await self._listing(request, exchange, headers.copy(), target)
             case BaseTarget():
                 exchange.kind = "ping"
                 return self._whole(exchange, responses.base_response(headers))
@@ -153,6 +156,14 @@ class Routes:
                 return self._whole(exchange, responses.with_body(headers, answer.content[start:stop], part))
             response = responses.without_body(headers, part)
             return await self._send(request, exchange, response, answer.content, start, stop)
+
+    async def _listing(
+        self, request: web.BaseRequest, exchange: Exchange, headers: CIMultiDict[str], target: ListingTarget
+    ) -> web.StreamResponse:
+        listing, exchange.outcome = await self._pull.listing(target.repository, target.subject, target.query)
+        responses.outcome_headers(headers, exchange.outcome)
+        responses.listing_headers(headers, listing, request.raw_path.partition("?")[0])
+        return self._whole(exchange, responses.with_body(headers, listing.body))
 
     async def _send(
         self,

@@ -3,6 +3,7 @@
     /v2/<name>/manifests/<reference>       of the default upstream, or of the one that `?ns=` names
     /v2/<upstream>/<name>/...              of the upstream named in the path
     /<upstream>/v2/<name>/...              likewise: a mirror configured with a path (PROTOCOL 5.6)
+    /v2/<name>/tags/list, /v2/<name>/referrers/<digest>
     /setup/<client>                        for people: how to set up that client
 
 Repository names may contain `manifests` and `blobs`, so paths are read from the right. Upstreams are looked up among
@@ -20,12 +21,15 @@ from typing import Final
 from urllib.parse import parse_qs, unquote
 
 from proxy.oci.errors import NameInvalid, NameUnknown, NotServed
+from proxy.oci.listings import clean_query
 from proxy.oci.names import DOCKER_HUB, DOCKER_HUB_ALIASES, Digest, Reference, Repository, parse_reference
 
 _HOST: Final = r"(?:(?P<host>(?!v2/)[^/]+)/)?"
 _BASE: Final = re.compile(rf"\A/{_HOST}v2/?\Z")
 _SETUP: Final = re.compile(r"\A/setup(?:/(?P<client>[a-z0-9-]{0,40}))?\Z")
-_OBJECT: Final = re.compile(rf"\A/{_HOST}v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]*)\Z", re.DOTALL)
+_OBJECT: Final = re.compile(
+    rf"\A/{_HOST}v2/(?P<name>.+)/(?:(?P<kind>manifests|blobs|referrers)/(?P<reference>[^/]*)|tags/list)\Z", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,22 @@ class BlobTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class ListingTarget:
+    """A page of a repository's tags or, with a subject, of what refers to that digest."""
+
+    repository: Repository
+    subject: Digest | None
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetupTarget:
     """`/setup/<client>`: how that client is told about this cache; `client` is empty in `/setup`."""
 
     client: str
 
 
-Target = BaseTarget | ManifestTarget | BlobTarget | SetupTarget
+Target = BaseTarget | ManifestTarget | BlobTarget | ListingTarget | SetupTarget
 
 
 class Targets:
@@ -79,18 +92,25 @@ class Targets:
 
     def parse(self, raw_target: str, namespace: str | None = None) -> Target:
         """What a raw request target asks for, given its `namespace`. Raises RegistryError."""
-        path = unquote(raw_target.partition("?")[0], errors="surrogateescape")
-        match = _OBJECT.match(path)
-        if match is None:
+        raw_path, _, query = raw_target.partition("?")
+        path = unquote(raw_path, errors="surrogateescape")
+        found = _OBJECT.match(path)
+        if found is None:
             return self._parse_base(path)
-        host, name = match["host"], match["name"]
+        host, name = found["host"], found["name"]
         first, slash, rest = name.partition("/")
         if host is None and slash and self._find(first) is not None:
             host, name = first, rest
         repository = Repository.parse(name, self._choose(host, namespace))
-        if match["kind"] == "blobs":
-            return BlobTarget(repository, Digest.parse(match["reference"]))
-        return ManifestTarget(repository, parse_reference(match["reference"]))
+        match found["kind"]:
+            case "manifests":
+                return ManifestTarget(repository, parse_reference(found["reference"]))
+            case "blobs":
+                return BlobTarget(repository, Digest.parse(found["reference"]))
+            case "referrers":
+                return ListingTarget(repository, Digest.parse(found["reference"]), clean_query(query))
+            case _:
+                return ListingTarget(repository, None, clean_query(query))
 
     def _parse_base(self, path: str) -> BaseTarget | SetupTarget:
         setup = _SETUP.match(path) if self._setup else None
@@ -98,7 +118,7 @@ class Targets:
             return SetupTarget(setup["client"] or "")
         match = _BASE.match(path)
         if match is None:
-            raise NotServed("this cache serves /v2/<name>/manifests/<reference> and /v2/<name>/blobs/<digest>")
+            raise NotServed("this cache serves manifests, blobs, tags/list and referrers below /v2/<name>/")
         if match["host"] is not None:
             self._registry(match["host"])
         return BaseTarget()

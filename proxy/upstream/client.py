@@ -15,8 +15,17 @@ from yarl import URL
 from proxy.clock import Clock
 from proxy.config import UpstreamOptions
 from proxy.metrics import Metrics
-from proxy.oci.errors import BlobUnknown, Denied, DigestInvalid, ManifestUnknown, Unavailable
-from proxy.oci.manifests import ACCEPT_ALL, MAX_MANIFEST_BYTES, Descriptor, Manifest, declared_media_type, media_type_of
+from proxy.oci.errors import BlobUnknown, Denied, DigestInvalid, ManifestUnknown, NameUnknown, Unavailable
+from proxy.oci.listings import MAX_LISTING_BYTES, Listing, next_query
+from proxy.oci.manifests import (
+    ACCEPT_ALL,
+    MAX_MANIFEST_BYTES,
+    OCI_INDEX,
+    Descriptor,
+    Manifest,
+    declared_media_type,
+    media_type_of,
+)
 from proxy.oci.names import DOCKER_HUB, Digest, Reference, Repository, Tag
 from proxy.policy.quota import Limits
 from proxy.upstream.auth import Authorizer
@@ -128,6 +137,26 @@ class Upstream:
                 if answer.status == 200:
                     return content_length(answer.headers)
                 raise await self._refusals.of(answer, BlobUnknown)
+
+    async def list(self, repository: Repository, subject: Digest | None, query: str) -> Listing:
+        """A page of the repository's tags or, with a subject, of what refers to that. Free."""
+        path, media_type = ("tags/list", "application/json") if subject is None else (f"referrers/{subject}", OCI_INDEX)
+        url = self._v2(repository, path + (f"?{query}" if query else ""))
+        async with bounded(self.name):
+            with await self._auth.request("listing", "GET", url, repository, {"Accept": media_type}) as answer:
+                if answer.status != 200:
+                    raise await self._refusals.of(answer, NameUnknown if subject is None else ManifestUnknown)
+                body = await answer.read(MAX_LISTING_BYTES)
+                if body is None:
+                    raise Unavailable(f"{self.name}: a list of more than {MAX_LISTING_BYTES} bytes")
+                self._metrics.fetched(self.name, "listing", len(body))
+                return Listing(
+                    _media_type(answer) or media_type,
+                    body,
+                    next_query(answer.headers.getall("Link", ())),
+                    answer.headers.get("OCI-Filters-Applied"),
+                    tuple(answer.headers.getall("Warning", ())),
+                )
 
     @asynccontextmanager
     async def open_blob(self, repository: Repository, digest: Digest, offset: int = 0) -> AsyncIterator[BlobBody]:
