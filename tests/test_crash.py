@@ -100,5 +100,5 @@ async def test_a_kill_in_mid_fill_loses_nothing_that_had_arrived(hub: FakeHub, t
     assert ranges_asked(hub, layer.digest) == [None, *(f"bytes={offset}-" for offset in offsets)]
     assert hub.bytes_sent(layer.digest) == layer.size
     assert hub.bytes_sent(stored.digest) == stored.size
-    assert not partial.exists()
+    await eventually(lambda: not partial.exists(), label="the blob has its name")
     assert_blobs_are_right(directory)

@@ -53,7 +53,7 @@ def test_after_a_kill_in_mid_fill_the_store_is_right_and_the_rest_is_fetched(
     assert ledger.counted_pulls == {}, "the manifest was on disk"
     assert ledger.blob_bytes == {layer.digest: layer.size - on_disk}, "only what was missing is fetched"
     assert _are_right(cache)
-    assert cache.partial_size(layer.digest) == 0
+    wait_until(lambda: cache.partial_size(layer.digest) == 0, "the blob has its name", process=cache.process)
 
 
 @pytest.mark.clients()
