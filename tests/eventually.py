@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 INTERVAL = 0.002
 
 
-async def eventually(predicate: Callable[[], object], timeout: float = 5.0, label: str = "") -> None:  # noqa: ASYNC109 (the message is ours)
+async def eventually(predicate: Callable[[], object], timeout: float = 20.0, label: str = "") -> None:  # noqa: ASYNC109 (the message is ours)
     """Return as soon as `predicate()` (which may be a coroutine function) is true; fail, naming it, after `timeout`."""
     deadline = asyncio.get_running_loop().time() + timeout
     while not await _ask(predicate):

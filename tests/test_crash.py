@@ -95,10 +95,10 @@ async def test_a_kill_in_mid_fill_loses_nothing_that_had_arrived(hub: FakeHub, t
 
     async with serving(directory, hub) as url:
         received = await get(url + path)
+        await eventually(lambda: not partial.exists(), label="the blob has its name")
 
     assert received == layer.content
     assert ranges_asked(hub, layer.digest) == [None, *(f"bytes={offset}-" for offset in offsets)]
     assert hub.bytes_sent(layer.digest) == layer.size
     assert hub.bytes_sent(stored.digest) == stored.size
-    await eventually(lambda: not partial.exists(), label="the blob has its name")
     assert_blobs_are_right(directory)
