@@ -8,7 +8,7 @@ held as `Secret`, and have no way into a log.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -16,11 +16,14 @@ from typing import Any, Final, Literal
 from proxy.config.sources import PREFIX, SECRETS, ConfigError, Given, Sources, Table, overlaid, read_sources
 from proxy.config.values import (
     ADDRESS,
+    COUNT,
     DURATION,
     KEY,
     NAME,
+    NAMES,
     PATH,
     POSITIVE_DURATION,
+    PROXY,
     SECRET,
     SIZE,
     SWITCH,
@@ -126,13 +129,24 @@ class MetricsOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamOptions:
-    """A registry that we ask. `password` comes from the environment only; `password_file` is read when it is needed."""
+    """A registry that we ask. `password` comes from the environment only; `password_file` is read when it is needed.
+
+    `tags` overrules `freshness.tags`; `ca` is a file of certificates to trust besides the system's; `insecure` does not
+    verify certificates; `proxy` overrules the environment's; `transfers` is how many blobs are fetched at a time, 0 for
+    no limit; `fallbacks` are names of other upstreams, asked when this one is down or limited.
+    """
 
     name: str = field(default=DOCKER_HUB, metadata=NAME)
     url: str = field(default=DOCKER_HUB_URL, metadata=URL)
     username: str | None = field(default=None, metadata=TEXT)
     password: Secret | None = field(default=None, metadata=SECRET)
     password_file: Path | None = field(default=None, metadata=PATH)
+    tags: float | None = field(default=None, metadata=DURATION)
+    ca: Path | None = field(default=None, metadata=PATH)
+    insecure: bool = field(default=False, metadata=SWITCH)
+    proxy: str | None = field(default=None, metadata=PROXY)
+    transfers: int = field(default=0, metadata=COUNT)
+    fallbacks: tuple[str, ...] = field(default=(), metadata=NAMES)
     connect_timeout: float = field(default=10.0, metadata=POSITIVE_DURATION)
     idle_timeout: float = field(default=60.0, metadata=POSITIVE_DURATION)
 
@@ -245,7 +259,19 @@ def _upstreams(sources: Sources) -> tuple[UpstreamOptions, ...]:
     if sources.hub:
         number = names.index(DOCKER_HUB)
         tables[number] = overlaid(tables[number], sources.hub)
-    return tuple(_upstream(table) for table in tables)
+    upstreams = tuple(_upstream(table) for table in tables)
+    for options in upstreams:
+        _check_fallbacks(options, [each.name for each in upstreams])
+    return upstreams
+
+
+def _check_fallbacks(options: UpstreamOptions, names: Sequence[str]) -> None:
+    unknown = next((name for name in options.fallbacks if name not in names or name == options.name), None)
+    if unknown is not None:
+        others = ", ".join(name for name in names if name != options.name) or "there is no other yet"
+        raise ConfigError(
+            f"fallbacks of upstream {options.name} names {unknown}; expected other upstreams of this file: {others}"
+        )
 
 
 def _named(table: Table) -> Table:

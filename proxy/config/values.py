@@ -29,7 +29,7 @@ _SWITCHES: Final = {
 }
 _MAX_PORT: Final = 65535
 
-Plain = str | int | bool
+Plain = str | int | bool | list[str]
 """How a value is written in TOML or JSON."""
 
 
@@ -162,6 +162,28 @@ def _url(value: object) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
+def _proxy(value: object) -> str:
+    return "direct" if value == "direct" else _url(value)
+
+
+def _count(value: object) -> int:
+    text = _number(value)
+    if not re.fullmatch(r"[0-9]{1,6}", text, re.ASCII):
+        raise ValueError
+    return int(text)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """A list of names, or text with commas, as the environment gives it."""
+    entries = value.split(",") if isinstance(value, str) else value
+    if not isinstance(entries, list):
+        raise ValueError
+    names = tuple(_name(entry) for entry in entries)
+    if len(set(names)) != len(names):
+        raise ValueError
+    return names
+
+
 def _echo_url(value: object) -> str:
     """A URL without what could be a password in it."""
     return (
@@ -196,6 +218,9 @@ TEXT: Final = _kind("text", _text)
 PATH: Final = _kind("a path", _path)
 NAME: Final = _kind('a lower-case host such as "docker.io" or "registry.example:5000"', _name)
 URL: Final = _kind('"https://host" or "http://host", with no path, user or query', _url, echo=_echo_url)
+PROXY: Final = _kind('"http://host:port", or "direct" for none', _proxy, echo=_echo_url)
+COUNT: Final = _kind("a whole number", _count, int)
+NAMES: Final = _kind('a list of names of upstreams, such as ["mirror.gcr.io"]', _names, list)
 SECRET: Final = _kind("a secret of printable text", lambda value: Secret(_text(value)), echo=lambda value: "***")
 
 
