@@ -113,7 +113,7 @@ class App:
         self._closing.callback(self._transfers.close)
         await loop.run_in_executor(self._disk, self._open_store, loop)
         for upstream in self._upstreams.values():
-            await upstream.start()
+            await _start_upstream(upstream)
             self._closing.push_async_callback(upstream.aclose)
         self._closing.push_async_callback(self._fills.aclose)
         self._closing.push_async_callback(self._pull.aclose)
@@ -254,6 +254,13 @@ async def _serve(config: Config) -> None:
         log.info("clients: %s  metrics and status: %s", app.client_url, app.admin_url)
         await stopped.wait()
         log.info("stopping: running responses may end within %g s", config.server.shutdown_timeout)
+
+
+async def _start_upstream(upstream: Upstream) -> None:
+    try:
+        await upstream.start()
+    except OSError as error:
+        raise StartError(f"cannot use the certificates (ca) of upstream {upstream.name}: {error}") from error
 
 
 def _lock(path: Path) -> TextIO:

@@ -11,7 +11,7 @@ from proxy.config import (
     ConfigError,
     Secret,
     UpstreamOptions,
-    check_password_files,
+    check_files,
     describe,
     load,
 )
@@ -208,9 +208,9 @@ def test_a_password_file_that_is_missing_or_empty_is_found_at_the_start(tmp_path
     secret = tmp_path / "token"
     config = load(None, {"DOCKERHUB_USERNAME": "alice", "DOCKERHUB_TOKEN_FILE": str(secret)})
     with pytest.raises(ConfigError, match=r"cannot read password_file of upstream docker\.io: No such file"):
-        check_password_files(config)
+        check_files(config)
     secret.write_text("\n")
     with pytest.raises(ConfigError, match=r"password_file of upstream docker\.io is empty"):
-        check_password_files(config)
+        check_files(config)
     secret.write_text("dckr_pat_secret\n")
-    check_password_files(config)
+    check_files(config)

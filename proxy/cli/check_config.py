@@ -6,7 +6,7 @@ import argparse
 import json
 
 from proxy.cli.options import Commands, add_command, load_config
-from proxy.config import Plain, check_password_files, describe
+from proxy.config import Plain, check_files, describe
 
 Described = list[tuple[str, dict[str, Plain]]]
 
@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the settings as TOML, or as JSON."""
     config = load_config(arguments)
-    check_password_files(config)
+    check_files(config)
     described = describe(config)
     print(json.dumps(_document(described), indent=2) if arguments.json else _toml(described))
     return 0

@@ -7,7 +7,7 @@ import socket
 import sys
 
 from proxy.cli.options import Commands, add_command, load_config
-from proxy.config import check_password_files
+from proxy.config import check_files
 
 
 def add(commands: Commands) -> None:
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from proxy.cli.banner import banner
 
     config = load_config(arguments)
-    check_password_files(config)
+    check_files(config)
     if config.log.format == "text" or sys.stderr.isatty():
         print(banner(config, socket.gethostname()), file=sys.stderr, flush=True)
     try:

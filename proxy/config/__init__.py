@@ -52,7 +52,7 @@ __all__ = [
     "Secret",
     "ServerOptions",
     "UpstreamOptions",
-    "check_password_files",
+    "check_files",
     "describe",
     "load",
 ]
@@ -192,18 +192,21 @@ def describe(config: Config) -> list[tuple[str, dict[str, Plain]]]:
     return [(name, _describe(options)) for name, options in tables]
 
 
-def check_password_files(config: Config) -> None:
-    """That every password_file can be read now and holds something. Raises ConfigError."""
+def check_files(config: Config) -> None:
+    """That every password_file and ca can be read now and holds something. Raises ConfigError."""
     for options in config.upstreams:
-        if options.password_file is None:
-            continue
-        try:
-            empty = not options.password_file.read_bytes().strip()
-        except OSError as cause:
-            problem = f"{cause.strerror}: {options.password_file}"
-            raise ConfigError(f"cannot read password_file of upstream {options.name}: {problem}") from cause
-        if empty:
-            raise ConfigError(f"password_file of upstream {options.name} is empty: {options.password_file}")
+        for key, path in (("password_file", options.password_file), ("ca", options.ca)):
+            if path is not None:
+                _check_file(f"{key} of upstream {options.name}", path)
+
+
+def _check_file(setting: str, path: Path) -> None:
+    try:
+        empty = not path.read_bytes().strip()
+    except OSError as cause:
+        raise ConfigError(f"cannot read {setting}: {cause.strerror}: {path}") from cause
+    if empty:
+        raise ConfigError(f"{setting} is empty: {path}")
 
 
 def _describe(options: Any) -> dict[str, Plain]:

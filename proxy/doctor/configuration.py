@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from proxy.config import Config, ConfigError, check_password_files
+from proxy.config import Config, ConfigError, check_files
 from proxy.doctor.findings import Finding, Result, failed, ok
 from proxy.doctor.threads import in_thread
 
@@ -19,7 +19,7 @@ async def check_configuration(load: Callable[[], Config], source: str | None) ->
 
     def read() -> Config:
         config = load()
-        check_password_files(config)
+        check_files(config)
         return config
 
     config = None

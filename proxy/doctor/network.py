@@ -12,10 +12,12 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from proxy.config import UpstreamOptions
 from proxy.doctor.judge.network import TIMED_OUT, Attempt
 from proxy.doctor.judge.tls import Handshake, parse_date
 from proxy.doctor.threads import in_thread
 from proxy.upstream.failures import FOREIGN
+from proxy.upstream.tls import tls_context
 
 HANDSHAKE_SECONDS: Final = 10.0
 _MAX_ADDRESSES: Final = 4
@@ -59,9 +61,9 @@ async def _connect(address: str, port: int, seconds: float) -> Attempt:
     return Attempt(address, None, time.monotonic() - began)
 
 
-async def handshake(url: URL, address: str) -> Handshake:
+async def handshake(options: UpstreamOptions, url: URL, address: str) -> Handshake:
     """A TLS handshake with this address, verified as our requests to the upstream are."""
-    context = await in_thread(ssl.create_default_context)
+    context = await in_thread(lambda: tls_context(options))
     try:
         _, writer = await asyncio.open_connection(
             address, url.port, ssl=context, server_hostname=url.host, ssl_handshake_timeout=HANDSHAKE_SECONDS

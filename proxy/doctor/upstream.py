@@ -95,7 +95,7 @@ class UpstreamChecks:
     async def name(self) -> Finding:
         """DNS, of the upstream or of the proxy before it."""
         try:
-            proxy = Proxies.from_environment().proxy_for(self._url)
+            proxy = Proxies.configured(self._options.proxy).proxy_for(self._url)
         except Unavailable as error:
             return failed(error.message, "Correct HTTPS_PROXY or HTTP_PROXY in the environment.")
         self._way = proxy.url if proxy else self._url
@@ -122,7 +122,7 @@ class UpstreamChecks:
             return skipped("plain http: nobody proves who answers")
         if self._proxied:
             return skipped("through the HTTP proxy: the next step tells")
-        found = await network.handshake(self._url, self._connected)
+        found = await network.handshake(self._options, self._url, self._connected)
         self._their_time = found.their_time
         finding = judge_tls(self._url.host or "", found, self._clock.time())
         self._secure = finding.state is State.OK

@@ -1,4 +1,4 @@
-"""The HTTP proxies of the environment: HTTPS_PROXY, HTTP_PROXY and NO_PROXY (PROTOCOL 8.22).
+"""The HTTP proxies: an upstream's own or the environment's HTTPS_PROXY, HTTP_PROXY and NO_PROXY (PROTOCOL 8.22).
 
 Read here rather than by aiohttp's `trust_env`, which would also read ~/.netrc and send what it finds there.
 """
@@ -46,9 +46,11 @@ class Proxies:
         self._environment = dict(environment)
 
     @classmethod
-    def from_environment(cls) -> Proxies:
-        """The proxies that this process was started with."""
-        return cls(getproxies_environment())
+    def configured(cls, proxy: str | None) -> Proxies:
+        """The proxy of the configuration, "direct" for none; without either those this process was started with."""
+        if proxy is None:
+            return cls(getproxies_environment())
+        return cls({} if proxy == "direct" else {"http": proxy, "https": proxy})
 
     def proxy_for(self, url: URL) -> Proxy | None:
         """None to connect directly. Raises Unavailable for a proxy that we cannot speak to."""

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from proxy.oci.errors import Unavailable
 from proxy.upstream.failures import FOREIGN
 from proxy.upstream.proxies import Proxies
 from proxy.upstream.redirects import MAX_REDIRECTS, REDIRECTS, origin, redirect_target
+from proxy.upstream.tls import tls_context
 
 READ_BUFFER_BYTES: Final = 256 * 1024
 """What asyncio reads from a socket at once. With aiohttp's 64 KiB a fast body would be paused after every such read;
@@ -74,6 +76,7 @@ class Transport:
 
     def __init__(self, options: UpstreamOptions, metrics: Metrics) -> None:
         self.name = options.name
+        self._options = options
         self._connect_timeout = options.connect_timeout
         self._idle_timeout = options.idle_timeout
         self._metrics = metrics
@@ -81,12 +84,13 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
-        """Ready to send; nothing is sent yet."""
-        self._proxies = Proxies.from_environment()
+        """Ready to send; nothing is sent yet. Raises OSError for a file of certificates that cannot be used."""
+        self._proxies = Proxies.configured(self._options.proxy)
+        context = await asyncio.to_thread(tls_context, self._options)
         self._session = aiohttp.ClientSession(
             # No limit: slow blobs must not hold up the HEAD that could answer. Collapsing bounds us: one connection
             # for each thing that is being fetched.
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, ssl=context),
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=None, sock_connect=self._connect_timeout, sock_read=self._idle_timeout
             ),
