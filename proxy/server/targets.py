@@ -20,11 +20,15 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
+from proxy.lru import Lru
 from proxy.oci.errors import NameInvalid, NameUnknown, NotServed
 from proxy.oci.listings import clean_query
 from proxy.oci.names import DOCKER_HUB, DOCKER_HUB_ALIASES, Digest, Reference, Repository, parse_reference
 
 _HOST: Final = r"(?:(?P<host>(?!v2/)[^/]+)/)?"
+_REMEMBERED: Final = 4096
+_REMEMBERED_LENGTH: Final = 512
+
 _BASE: Final = re.compile(rf"\A/{_HOST}v2/?\Z")
 _SETUP: Final = re.compile(r"\A/setup(?:/(?P<client>[a-z0-9-]{0,40}))?\Z")
 _OBJECT: Final = re.compile(
@@ -78,11 +82,14 @@ class Targets:
     def __init__(self, registries: Collection[str], *, setup: bool = True) -> None:
         self.registries = tuple(registries)
         self._setup = setup
+        self._parsed: Lru[tuple[str, str | None], Target] = Lru(_REMEMBERED)
+        """The same few targets are asked for again and again, and parsing one costs as much as answering it."""
 
     def namespace(self, raw_target: str) -> str | None:
         """The `ns` of a raw request target, one of the names we know, or None without. Raises RegistryError."""
-        query = raw_target.partition("?")[2]
-        values = parse_qs(query).get("ns") if "ns=" in query else None
+        if "?" not in raw_target or "ns=" not in raw_target:
+            return None
+        values = parse_qs(raw_target.partition("?")[2]).get("ns")
         if values is None:
             return None
         if any(value != values[0] for value in values):
@@ -92,6 +99,14 @@ class Targets:
 
     def parse(self, raw_target: str, namespace: str | None = None) -> Target:
         """What a raw request target asks for, given its `namespace`. Raises RegistryError."""
+        known = self._parsed.get((raw_target, namespace))
+        if known is None:
+            known = self._parse(raw_target, namespace)
+            if len(raw_target) <= _REMEMBERED_LENGTH:
+                self._parsed.put((raw_target, namespace), known)
+        return known
+
+    def _parse(self, raw_target: str, namespace: str | None) -> Target:
         raw_path, _, query = raw_target.partition("?")
         path = unquote(raw_path, errors="surrogateescape")
         found = _OBJECT.match(path)
