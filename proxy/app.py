@@ -89,7 +89,7 @@ class App:
         tags = Tags(config.freshness.tags, manifests, self._index, negatives, self.metrics, clock)
         blobs = BlobPulls(self._blobs, self._fills, self._index, negatives, clock)
         listings = Listings(config.freshness.tags, negatives, clock)
-        return Pull(self._upstreams, door, tags, manifests, blobs, listings, clock)
+        return Pull(self._upstreams, door, tags, manifests, blobs, listings)
 
     async def __aenter__(self) -> App:
         await self.start()

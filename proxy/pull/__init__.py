@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from proxy.clock import Clock
 from proxy.oci.errors import RegistryError
 from proxy.oci.listings import Listing
 from proxy.oci.manifests import Descriptor, Manifest
@@ -39,7 +38,6 @@ class Pull:
         manifests: Manifests,
         blobs: BlobPulls,
         listings: Listings,
-        clock: Clock,
     ) -> None:
         self._upstreams = upstreams
         self._door = door
@@ -47,7 +45,6 @@ class Pull:
         self._manifests = manifests
         self._blobs = blobs
         self._listings = listings
-        self._clock = clock
 
     async def aclose(self) -> None:
         """Stop what is being asked upstream."""
@@ -65,8 +62,7 @@ class Pull:
         if isinstance(reference, Digest):
             return await self._manifests.describe(upstream, repository, reference)
         resolution = await self._tags.resolve(upstream, repository, reference, accept)
-        exhausted = upstream.limits.is_exhausted(self._clock.monotonic())
-        if exhausted and await self._manifests.stored(repository, resolution.target.digest) is None:
+        if not upstream.may_pull() and await self._manifests.stored(repository, resolution.target.digest) is None:
             previous = await self._previous(repository, resolution)
             if previous is not None:  # The client will ask for the digest that it gets here: it has to be one we hold.
                 return previous.descriptor, Outcome.stale("limited", resolution.outcome.age or 0)

@@ -12,7 +12,6 @@ from proxy.oci.errors import Denied, TooManyRequests, Unavailable
 from proxy.oci.names import Reference, Repository
 from proxy.policy import access
 from proxy.policy.access import Admission, Visibility
-from proxy.policy.quota import Gate
 from proxy.store.index import Index
 from proxy.upstream.client import Upstream
 
@@ -59,7 +58,6 @@ class Doorkeeper:
         return access.decide_unasked(found)
 
     async def _find_out(self, upstream: Upstream, repository: Repository, reference: Reference | None) -> Visibility:
-        upstream.limits.check(Gate.REQUESTS, upstream.name, self._clock.monotonic())
         visibility = Visibility(await upstream.is_public(repository, reference), self._clock.time())
         self._index.put_visibility(repository, visibility)
         return visibility

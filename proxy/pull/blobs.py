@@ -16,7 +16,6 @@ from proxy.oci.errors import RegistryError, Unavailable
 from proxy.oci.manifests import Descriptor
 from proxy.oci.names import Digest, Repository
 from proxy.policy.negatives import Negatives
-from proxy.policy.quota import Gate
 from proxy.pull.outcome import Outcome
 from proxy.store.blobs import SMALL_BYTES, Blobs, StoredBlob
 from proxy.store.fill import Fill, Fills
@@ -120,9 +119,7 @@ class BlobPulls:
         fill = self._fills.running(digest)
         if fill is not None:
             return fill, True
-        now = self._clock.monotonic()
-        self._negatives.check((repository, digest), now)
-        upstream.limits.check(Gate.REQUESTS, upstream.name, now)
+        self._negatives.check((repository, digest), self._clock.monotonic())
         link = self._index.link(repository, digest)
         expected = link.descriptor.size if link else None
         return self._fills.start(digest, repository, expected, partial(upstream.open_blob, repository, digest)), False
@@ -179,7 +176,6 @@ class BlobPulls:
         key = (repository, digest)
         now = self._clock.monotonic()
         self._negatives.check(key, now)
-        upstream.limits.check(Gate.REQUESTS, upstream.name, now)
         try:
             size = await upstream.head_blob(repository, digest)
         except RegistryError as error:

@@ -18,7 +18,6 @@ from proxy.oci.listings import Listing
 from proxy.oci.names import Digest, Repository
 from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS
 from proxy.policy.negatives import Negatives
-from proxy.policy.quota import Gate
 from proxy.pull.outcome import Outcome, Reason, reason_for
 from proxy.upstream.client import Upstream
 
@@ -70,9 +69,7 @@ class Listings:
         return listing, Outcome("miss", collapsed=collapsed)
 
     async def _ask(self, upstream: Upstream, key: ListingKey) -> Listing:
-        now = self._clock.monotonic()
-        self._negatives.check(key, now)
-        upstream.limits.check(Gate.REQUESTS, upstream.name, now)
+        self._negatives.check(key, self._clock.monotonic())
         try:
             listing = await upstream.list(key.repository, key.subject, key.query)
         except RegistryError as error:

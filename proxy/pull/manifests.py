@@ -15,7 +15,6 @@ from proxy.oci.errors import Denied, ManifestUnknown, NameUnknown, RegistryError
 from proxy.oci.manifests import ACCEPT_ALL, Descriptor, Manifest, children, declared_media_type
 from proxy.oci.names import Digest, Reference, Repository
 from proxy.policy.negatives import Negatives
-from proxy.policy.quota import Gate
 from proxy.pull.outcome import Outcome
 from proxy.store.blobs import Blobs
 from proxy.store.index import Index
@@ -129,7 +128,6 @@ class Manifests:
 
     async def _fetch(self, upstream: Upstream, repository: Repository, reference: Reference, accept: str) -> Manifest:
         try:
-            await self._pass_gate(upstream, repository, reference, accept)
             manifest = await upstream.get_manifest(repository, reference, accept)
         except RegistryError as error:
             key = _negative_key(repository, reference, accept)
@@ -137,15 +135,6 @@ class Manifests:
             raise
         await self._store(manifest)
         return manifest
-
-    async def _pass_gate(self, upstream: Upstream, repository: Repository, reference: Reference, accept: str) -> None:
-        """Raises TooManyRequests while the pull limit is known to be reached; when that is unsure, a HEAD tells."""
-        now = self._clock.monotonic()
-        upstream.limits.check(Gate.PULLS, upstream.name, now)
-        if upstream.limits.probe_due(now):
-            await upstream.head_manifest(repository, reference, accept)
-            upstream.limits.check(Gate.PULLS, upstream.name, self._clock.monotonic())
-            upstream.limits.open(Gate.PULLS)  # The HEAD may have said nothing of the quota: then the GET will tell.
 
     async def _store(self, manifest: Manifest) -> None:
         try:
@@ -182,7 +171,6 @@ class Manifests:
         return await self._proving.run((repository, digest), lambda: self._ask(upstream, repository, digest))
 
     async def _ask(self, upstream: Upstream, repository: Repository, digest: Digest) -> Descriptor:
-        upstream.limits.check(Gate.REQUESTS, upstream.name, self._clock.monotonic())
         try:
             said = await upstream.head_manifest(repository, digest)
         except RegistryError as error:

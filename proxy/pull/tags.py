@@ -19,7 +19,6 @@ from proxy.oci.names import Repository, Tag
 from proxy.policy import freshness
 from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS, Freshness, StoredTag
 from proxy.policy.negatives import Negatives
-from proxy.policy.quota import Gate
 from proxy.pull.manifests import Manifests
 from proxy.pull.outcome import Outcome, Reason, reason_for
 from proxy.store.index import Index
@@ -105,7 +104,6 @@ class Tags:
         key = ("tag", repository, tag, accept)
         self._negatives.check(key, self._clock.monotonic())
         try:
-            upstream.limits.check(Gate.REQUESTS, upstream.name, self._clock.monotonic())
             target = self._manifests.confirm(
                 repository, await self._target(upstream, repository, tag, accept or ACCEPT_ALL)
             )

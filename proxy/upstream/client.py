@@ -27,7 +27,7 @@ from proxy.oci.manifests import (
     media_type_of,
 )
 from proxy.oci.names import DOCKER_HUB, Digest, Reference, Repository, Tag
-from proxy.policy.quota import Limits
+from proxy.policy.quota import Gate, Limits
 from proxy.upstream.auth import Authorizer
 from proxy.upstream.body import BlobBody, total_size
 from proxy.upstream.credentials import Credentials
@@ -48,7 +48,8 @@ class Upstream:
     """A registry that we ask, with its connections, tokens, credentials and limits.
 
     Every verb raises, of `proxy.oci.errors` only: *Unknown (404), Denied (401 that stands, 403), TooManyRequests (429,
-    after closing a gate of `limits`), and Unavailable for whatever else kept us from an answer.
+    after closing a gate of `limits`; while that is closed, from memory), and Unavailable for whatever else kept us from
+    an answer.
     """
 
     def __init__(self, options: UpstreamOptions, metrics: Metrics, clock: Clock) -> None:
@@ -85,8 +86,13 @@ class Upstream:
         await self._tokens.aclose()
         await self._transport.aclose()
 
+    def may_pull(self) -> bool:
+        """Whether `get_manifest` would not be refused, as far as is known."""
+        return not self.limits.is_exhausted(self._clock.monotonic())
+
     async def head_manifest(self, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL) -> Descriptor:
         """What a reference points to now. Free. Raises DigestMissing where upstream does not say."""
+        self._check(Gate.REQUESTS)
         async with bounded(self.name):
             url = self._manifest_url(repository, reference)
             with await self._auth.request("manifest", "HEAD", url, repository, {"Accept": accept}) as answer:
@@ -104,6 +110,7 @@ class Upstream:
         Costs a counted pull, and counts one for every answer but 401 and 429: those are known to be free, of all others
         it is assumed that they are not.
         """
+        await self._pass_pulls(repository, reference, accept)
         async with bounded(self.name):
             url = self._manifest_url(repository, reference)
             with await self._auth.request("manifest", "GET", url, repository, {"Accept": accept}) as answer:
@@ -120,6 +127,7 @@ class Upstream:
 
     async def head_blob(self, repository: Repository, digest: Digest) -> int | None:
         """The size of a blob in bytes, None if upstream does not say. Where HEAD is refused a GET of one byte asks."""
+        self._check(Gate.REQUESTS)
         async with bounded(self.name):
             url = self._blob_url(repository, digest)
             try:
@@ -140,6 +148,7 @@ class Upstream:
 
     async def list(self, repository: Repository, subject: Digest | None, query: str) -> Listing:
         """A page of the repository's tags or, with a subject, of what refers to that. Free."""
+        self._check(Gate.REQUESTS)
         path, media_type = ("tags/list", "application/json") if subject is None else (f"referrers/{subject}", OCI_INDEX)
         url = self._v2(repository, path + (f"?{query}" if query else ""))
         async with bounded(self.name):
@@ -165,6 +174,7 @@ class Upstream:
         Every opening asks the registry anew, and so gets a fresh redirect. The connection is closed at the end of the
         `with`, whatever is left of the body. Bytes are not verified here.
         """
+        self._check(Gate.REQUESTS)
         with border(self.name):
             body = await self._open(repository, digest, offset)
         try:
@@ -179,6 +189,7 @@ class Upstream:
         private repositories behind a 404 too, so there its list of tags must be readable. A 200 must look like a
         registry's, since the page of a login looks like a success too.
         """
+        self._check(Gate.REQUESTS)
         async with bounded(self.name):
             try:
                 if await self._has_publicly(repository, reference or Tag("latest")):
@@ -186,6 +197,17 @@ class Upstream:
                 return self.name == DOCKER_HUB or await self._lists_publicly(repository)
             except Denied:
                 return False
+
+    def _check(self, gate: Gate) -> None:
+        self.limits.check(gate, self.name, self._clock.monotonic())
+
+    async def _pass_pulls(self, repository: Repository, reference: Reference, accept: str) -> None:
+        """Raises TooManyRequests while the pull limit is known to be reached; when that is unsure, a HEAD tells."""
+        self._check(Gate.PULLS)
+        if self.limits.probe_due(self._clock.monotonic()):
+            await self.head_manifest(repository, reference, accept)
+            self._check(Gate.PULLS)
+            self.limits.open(Gate.PULLS)  # The HEAD may have said nothing of the quota: then the GET will tell.
 
     async def _has_publicly(self, repository: Repository, reference: Reference) -> bool:
         url, headers = self._manifest_url(repository, reference), {"Accept": ACCEPT_ALL}
