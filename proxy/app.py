@@ -40,6 +40,7 @@ from proxy.store.fill import Fills
 from proxy.store.index import Index
 from proxy.store.transfer import Transfers
 from proxy.upstream.client import Upstream
+from proxy.upstream.fallback import Registry
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,12 @@ class App:
         tags = Tags(config.freshness.tags, manifests, self._index, negatives, self.metrics, clock)
         blobs = BlobPulls(self._blobs, self._fills, self._index, negatives, clock)
         listings = Listings(config.freshness.tags, negatives, clock)
-        return Pull(self._upstreams, door, tags, manifests, blobs, listings)
+        registries = {each.name: self._registry(each) for each in config.upstreams}
+        return Pull(registries, door, tags, manifests, blobs, listings)
+
+    def _registry(self, options: UpstreamOptions) -> Registry:
+        fallbacks = [self._upstreams[name] for name in options.fallbacks]
+        return Registry(self._upstreams[options.name], fallbacks, self.metrics, self._clock)
 
     async def __aenter__(self) -> App:
         await self.start()

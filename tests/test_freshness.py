@@ -6,7 +6,7 @@ import pytest
 
 from proxy.oci.manifests import Descriptor
 from proxy.oci.names import Digest
-from proxy.policy.freshness import Freshness, StoredTag, age, decide
+from proxy.policy.freshness import FALLBACK_SECONDS, Freshness, StoredTag, age, decide
 
 NOW = 1_800_000_000.0
 WINDOW = 300.0
@@ -33,6 +33,15 @@ def test_a_tag_is_fresh_for_the_window_after_upstream_confirmed_it(stored: Store
     assert decide(stored, NOW, WINDOW) is state
 
 
+def test_a_fallbacks_word_is_fresh_for_a_minute_or_for_the_window_if_that_is_shorter() -> None:
+    def of_a_fallback(seconds_ago: float) -> StoredTag:
+        return StoredTag(A, None, NOW - seconds_ago, "mirror.gcr.io")
+
+    assert decide(of_a_fallback(FALLBACK_SECONDS - 0.001), NOW, WINDOW) is Freshness.FRESH
+    assert decide(of_a_fallback(FALLBACK_SECONDS), NOW, WINDOW) is Freshness.STALE
+    assert decide(of_a_fallback(10), NOW, 10) is Freshness.STALE
+
+
 def test_with_no_window_a_tag_is_never_fresh() -> None:
     assert decide(checked(0), NOW, 0) is Freshness.STALE
 
@@ -43,11 +52,11 @@ def test_age_is_in_whole_seconds_and_never_negative(seconds_ago: float, whole: i
 
 
 def test_a_tag_that_stayed_keeps_what_it_pointed_to_before() -> None:
-    stored = StoredTag(A, B, NOW - 60).moved(A, NOW, target_held=True)
+    stored = StoredTag(A, B, NOW - 60).moved(StoredTag(A, None, NOW), target_held=True)
 
     assert stored == StoredTag(A, B, NOW)
 
 
 def test_a_tag_that_moved_keeps_what_it_pointed_to_if_we_hold_that() -> None:
-    assert StoredTag(A, B, NOW - 60).moved(C, NOW, target_held=True) == StoredTag(C, A, NOW)
-    assert StoredTag(A, B, NOW - 60).moved(C, NOW, target_held=False) == StoredTag(C, B, NOW)
+    assert StoredTag(A, B, NOW - 60).moved(StoredTag(C, None, NOW), target_held=True) == StoredTag(C, A, NOW)
+    assert StoredTag(A, B, NOW - 60).moved(StoredTag(C, None, NOW), target_held=False) == StoredTag(C, B, NOW)

@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 async def test_what_was_written_is_read_at_once_and_after_a_restart(path: Path) -> None:
     target, previous = Descriptor(DIGEST, "a/b", 3), Descriptor(OTHER, "c/d", None)
-    tag, visibility = StoredTag(target, previous, 12.5), Visibility(True, 99.5)
+    tag, visibility = StoredTag(target, previous, 12.5, "mirror.gcr.io"), Visibility(True, 99.5)
 
     async with opened(path) as index:
         index.put_tag(APP, LATEST, "", tag)
@@ -133,7 +133,7 @@ def _malformed(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE blobs (digest TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID")
     connection.executemany("INSERT INTO blobs VALUES (?, ?)", [(f"sha256:{n:064}", n) for n in range(1000)])
-    connection.execute("PRAGMA user_version = 1")
+    connection.execute("PRAGMA user_version = 2")
     connection.commit()
     connection.close()
     content = bytearray(path.read_bytes())

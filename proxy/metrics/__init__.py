@@ -46,6 +46,9 @@ class Metrics:
         self._responses = self._counter(
             "upstream_responses", "Responses of upstream by class of status.", "upstream", "kind", "code"
         )
+        self._fallback_answers = self._counter(
+            "fallback_answers", "Answers that a fallback gave in an upstream's stead.", "upstream", "source", "kind"
+        )
         self._fills_failed = self._counter("fills_failed", "Fills that were given up, and why.", "reason")
         rejected = Gauge(
             "pullthrough_credentials_rejected",
@@ -110,6 +113,10 @@ class Metrics:
         """Upstream answered, or (None) could not be asked."""
         code = "error" if status is None else f"{status // 100}xx"
         self._responses.of(upstream, kind, code).inc()
+
+    def fallback_answer(self, upstream: str, source: str, kind: str) -> None:
+        """`source` answered since `upstream` could not be asked; `kind` is manifest, blob or other."""
+        self._fallback_answers.of(upstream, source, kind).inc()
 
     def counted_pull(self, upstream: str) -> None:
         """A request that upstream counts against the quota was sent."""

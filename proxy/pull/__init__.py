@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from proxy.oci.errors import RegistryError
 from proxy.oci.listings import Listing
@@ -22,7 +23,7 @@ from proxy.pull.listings import ListingKey, Listings
 from proxy.pull.manifests import Manifests
 from proxy.pull.outcome import Outcome, reason_for
 from proxy.pull.tags import Resolution, Tags
-from proxy.upstream.client import Upstream
+from proxy.upstream.fallback import Registry
 
 __all__ = ["BlobAnswer", "Outcome", "Pull"]
 
@@ -32,7 +33,7 @@ class Pull:
 
     def __init__(
         self,
-        upstreams: Mapping[str, Upstream],
+        upstreams: Mapping[str, Registry],
         door: Doorkeeper,
         tags: Tags,
         manifests: Manifests,
@@ -64,7 +65,8 @@ class Pull:
         resolution = await self._tags.resolve(upstream, repository, reference, accept)
         if not upstream.may_pull() and await self._manifests.stored(repository, resolution.target.digest) is None:
             previous = await self._previous(repository, resolution)
-            if previous is not None:  # The client will ask for the digest that it gets here: it has to be one we hold.
+            # The client will ask for the digest that it gets here: it has to be one we hold.
+            if previous is not None and not await self._brought(upstream, repository, resolution.target.digest):
                 return previous.descriptor, Outcome.stale("limited", resolution.outcome.age or 0)
         return resolution.target, resolution.outcome
 
@@ -85,7 +87,9 @@ class Pull:
                 raise
             reason = reason_for(error) if isinstance(error, RegistryError) else "slow"
             return previous, Outcome.stale(reason, resolution.outcome.age or 0)
-        return manifest, resolution.outcome if outcome.kind == "hit" else outcome
+        if outcome.kind == "hit":
+            return manifest, resolution.outcome
+        return manifest, replace(outcome, fallback=resolution.outcome.fallback)
 
     async def listing(self, repository: Repository, subject: Digest | None, query: str) -> tuple[Listing, Outcome]:
         """A page of a repository's tags or, with a subject, of what refers to that."""
@@ -104,10 +108,21 @@ class Pull:
         async with self._blobs.open(upstream, repository, digest) as answer:
             yield answer
 
-    async def _admitted(self, repository: Repository, reference: Reference | None) -> Upstream:
+    async def _admitted(self, repository: Repository, reference: Reference | None) -> Registry:
         upstream = self._upstreams[repository.registry]
         await self._door.admit(upstream, repository, reference)
         return upstream
+
+    async def _brought(self, upstream: Registry, repository: Repository, digest: Digest) -> bool:
+        """Whether a fallback gave us this manifest in time, since the upstream itself would refuse it."""
+        if not upstream.may_pull_elsewhere():
+            return False
+        try:
+            async with asyncio.timeout(REVALIDATION_PATIENCE_SECONDS):
+                await self._manifests.get(upstream, repository, digest)
+        except (RegistryError, TimeoutError):
+            return False
+        return True
 
     async def _previous(self, repository: Repository, resolution: Resolution) -> Manifest | None:
         """What the tag pointed to before, if we hold it."""

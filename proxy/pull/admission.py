@@ -8,17 +8,22 @@ from typing import Final, Literal
 
 from proxy.clock import Clock
 from proxy.collapse import Collapser
+from proxy.lru import Lru
 from proxy.oci.errors import Denied, TooManyRequests, Unavailable
 from proxy.oci.names import Reference, Repository
 from proxy.policy import access
 from proxy.policy.access import Admission, Visibility
+from proxy.policy.freshness import FALLBACK_SECONDS
 from proxy.store.index import Index
-from proxy.upstream.client import Upstream
+from proxy.upstream.fallback import Registry
 
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS: Final = 2.0
 """How long a client waits while something known is found out again."""
+
+_MAX_ELSEWHERE: Final = 10_000
+"""Repositories that are public at a fallback, while upstream cannot be asked: remembered for FALLBACK_SECONDS."""
 
 
 class Doorkeeper:
@@ -29,15 +34,18 @@ class Doorkeeper:
         self._remember = remember
         self._index = index
         self._clock = clock
+        self._elsewhere: Lru[Repository, float] = Lru(_MAX_ELSEWHERE)
         self._asking: Collapser[Repository, Visibility] = Collapser()
 
     async def aclose(self) -> None:
         """Stop what is being asked."""
         await self._asking.aclose()
 
-    async def admit(self, upstream: Upstream, repository: Repository, reference: Reference | None) -> None:
+    async def admit(self, upstream: Registry, repository: Repository, reference: Reference | None) -> None:
         """Returns if the repository may be served; raises Denied, or why upstream could not say."""
         known = self._index.visibility(repository)
+        if known is None and self._clock.monotonic() < (self._elsewhere.get(repository) or 0.0):
+            return
         admission = access.decide(self._private, known, self._clock.time(), self._remember)
         if admission is Admission.ASK:
             admission = await self._ask(upstream, repository, reference, known)
@@ -45,11 +53,13 @@ class Doorkeeper:
             raise Denied(_refusal(upstream, repository))
 
     async def _ask(
-        self, upstream: Upstream, repository: Repository, reference: Reference | None, known: Visibility | None
+        self, upstream: Registry, repository: Repository, reference: Reference | None, known: Visibility | None
     ) -> Admission:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS if known else None):
-                found = await self._asking.run(repository, lambda: self._find_out(upstream, repository, reference))
+                found = await self._asking.run(
+                    repository, lambda: self._find_out(upstream, repository, reference, known)
+                )
         except (Unavailable, TooManyRequests, TimeoutError):
             admission = access.decide_unasked(known)
             if admission is Admission.ASK:
@@ -57,13 +67,21 @@ class Doorkeeper:
             return admission
         return access.decide_unasked(found)
 
-    async def _find_out(self, upstream: Upstream, repository: Repository, reference: Reference | None) -> Visibility:
-        visibility = Visibility(await upstream.is_public(repository, reference), self._clock.time())
-        self._index.put_visibility(repository, visibility)
+    async def _find_out(
+        self, upstream: Registry, repository: Repository, reference: Reference | None, known: Visibility | None
+    ) -> Visibility:
+        said = await upstream.is_public(repository, reference)
+        visibility = Visibility(said.what, self._clock.time())
+        if said.source is None:
+            self._index.put_visibility(repository, visibility)
+            return visibility
+        if known is not None:  # What upstream itself last said stands, above all that something is private.
+            return known
+        self._elsewhere.put(repository, self._clock.monotonic() + FALLBACK_SECONDS)
         return visibility
 
 
-def _refusal(upstream: Upstream, repository: Repository) -> str:
+def _refusal(upstream: Registry, repository: Repository) -> str:
     if not upstream.has_credentials:
         return f"requested access to the resource is denied: {repository} does not exist or is private"
     return (

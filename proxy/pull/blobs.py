@@ -20,7 +20,7 @@ from proxy.pull.outcome import Outcome
 from proxy.store.blobs import SMALL_BYTES, Blobs, StoredBlob
 from proxy.store.fill import Fill, Fills
 from proxy.store.index import Index
-from proxy.upstream.client import Upstream
+from proxy.upstream.fallback import Registry
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class BlobPulls:
         """Stop what is being asked upstream; fills are not ours."""
         await self._proving.aclose()
 
-    async def describe(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[int, Outcome]:
+    async def describe(self, upstream: Registry, repository: Repository, digest: Digest) -> tuple[int, Outcome]:
         """The size, for HEAD: never starts a fill. Raises RegistryError."""
         if self._proven(repository, digest):
             fill = self._fills.running(digest)
@@ -66,7 +66,7 @@ class BlobPulls:
         return await self._prove(upstream, repository, digest), Outcome("miss")
 
     @asynccontextmanager
-    async def open(self, upstream: Upstream, repository: Repository, digest: Digest) -> AsyncIterator[BlobAnswer]:
+    async def open(self, upstream: Registry, repository: Repository, digest: Digest) -> AsyncIterator[BlobAnswer]:
         """The blob, open while the context lasts. Raises RegistryError."""
         content = await self._stored(digest)
         if content is not None:
@@ -83,7 +83,7 @@ class BlobPulls:
             yield await self._follow(places, upstream, repository, digest)
 
     async def _follow(
-        self, places: ExitStack, upstream: Upstream, repository: Repository, digest: Digest
+        self, places: ExitStack, upstream: Registry, repository: Repository, digest: Digest
     ) -> BlobAnswer:
         """A place among the readers of this digest's fill, once the size is known and the repository proven."""
         try:
@@ -92,7 +92,7 @@ class BlobPulls:
         except TimeoutError:
             raise Unavailable(f"{upstream.name} is slow to answer; the blob is being fetched", retry_after=5) from None
 
-    async def _join(self, places: ExitStack, upstream: Upstream, repository: Repository, digest: Digest) -> BlobAnswer:
+    async def _join(self, places: ExitStack, upstream: Registry, repository: Repository, digest: Digest) -> BlobAnswer:
         while True:
             fill, joined = self._join_or_start(upstream, repository, digest)
             places.enter_context(fill.reader())
@@ -114,7 +114,7 @@ class BlobPulls:
                 return BlobAnswer(fill, size, Outcome("hit"))
             return BlobAnswer(fill, size, Outcome("miss", collapsed=joined, stored=not joined))
 
-    def _join_or_start(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[Fill, bool]:
+    def _join_or_start(self, upstream: Registry, repository: Repository, digest: Digest) -> tuple[Fill, bool]:
         """The running fill, or a new one: no `await` in here, so that there is never a second one."""
         fill = self._fills.running(digest)
         if fill is not None:
@@ -168,11 +168,11 @@ class BlobPulls:
         if not self._proven(repository, digest):
             self._index.put_link(repository, Descriptor(digest, _OCTETS, size), held=True)
 
-    async def _prove(self, upstream: Upstream, repository: Repository, digest: Digest) -> int:
+    async def _prove(self, upstream: Registry, repository: Repository, digest: Digest) -> int:
         """Make sure that this repository has the blob, and return its size in bytes. Raises RegistryError."""
         return await self._proving.run((repository, digest), lambda: self._ask(upstream, repository, digest))
 
-    async def _ask(self, upstream: Upstream, repository: Repository, digest: Digest) -> int:
+    async def _ask(self, upstream: Registry, repository: Repository, digest: Digest) -> int:
         key = (repository, digest)
         now = self._clock.monotonic()
         self._negatives.check(key, now)

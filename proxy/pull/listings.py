@@ -19,7 +19,7 @@ from proxy.oci.names import Digest, Repository
 from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS
 from proxy.policy.negatives import Negatives
 from proxy.pull.outcome import Outcome, Reason, reason_for
-from proxy.upstream.client import Upstream
+from proxy.upstream.fallback import Registry
 
 KEPT_BYTES: Final = 8 * 1024 * 1024
 
@@ -51,7 +51,7 @@ class Listings:
         """Stop what is being asked."""
         await self._asking.aclose()
 
-    async def get(self, upstream: Upstream, key: ListingKey) -> tuple[Listing, Outcome]:
+    async def get(self, upstream: Registry, key: ListingKey) -> tuple[Listing, Outcome]:
         """A page of a list. Raises RegistryError."""
         kept = self._kept.get(key)
         age = self._clock.monotonic() - kept.asked_at if kept else 0.0
@@ -68,7 +68,7 @@ class Listings:
             return kept.listing, Outcome.stale(reason, int(age))
         return listing, Outcome("miss", collapsed=collapsed)
 
-    async def _ask(self, upstream: Upstream, key: ListingKey) -> Listing:
+    async def _ask(self, upstream: Registry, key: ListingKey) -> Listing:
         self._negatives.check(key, self._clock.monotonic())
         try:
             listing = await upstream.list(key.repository, key.subject, key.query)

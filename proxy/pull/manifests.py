@@ -18,7 +18,7 @@ from proxy.policy.negatives import Negatives
 from proxy.pull.outcome import Outcome
 from proxy.store.blobs import Blobs
 from proxy.store.index import Index
-from proxy.upstream.client import Upstream
+from proxy.upstream.fallback import Registry
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Manifests:
         body = await self._body(digest) if proven is not None else None
         return None if proven is None or body is None else _manifest(proven, body)
 
-    async def describe(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[Descriptor, Outcome]:
+    async def describe(self, upstream: Registry, repository: Repository, digest: Digest) -> tuple[Descriptor, Outcome]:
         """What HEAD answers: from what is known, else by a free HEAD upstream. Raises RegistryError."""
         proven = self._proven(repository, digest)
         if proven is not None and proven.size is not None:
@@ -67,7 +67,7 @@ class Manifests:
         collapsed = (repository, digest) in self._proving
         return await self._prove(upstream, repository, digest), Outcome("miss", collapsed=collapsed)
 
-    async def get(self, upstream: Upstream, repository: Repository, digest: Digest) -> tuple[Manifest, Outcome]:
+    async def get(self, upstream: Registry, repository: Repository, digest: Digest) -> tuple[Manifest, Outcome]:
         """The manifest, fetched if need be. Raises RegistryError."""
         manifest = await self.stored(repository, digest)
         if manifest is not None:
@@ -75,7 +75,7 @@ class Manifests:
         return await self.fetch(upstream, repository, digest)
 
     async def fetch(
-        self, upstream: Upstream, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL
+        self, upstream: Registry, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL
     ) -> tuple[Manifest, Outcome]:
         """The manifest from upstream: a counted pull, shared by all who ask meanwhile. Raises RegistryError."""
         self._negatives.check(_negative_key(repository, reference, accept), self._clock.monotonic())
@@ -108,7 +108,7 @@ class Manifests:
         return said
 
     async def _acquire(
-        self, upstream: Upstream, repository: Repository, reference: Reference, accept: str
+        self, upstream: Registry, repository: Repository, reference: Reference, accept: str
     ) -> _Acquired:
         """Runs once at a time for a digest, so what is not in the store now, nobody else is bringing there."""
         manifest = await self._found(upstream, repository, reference) if isinstance(reference, Digest) else None
@@ -118,7 +118,7 @@ class Manifests:
         self._adopt(repository, manifest)
         return _Acquired(manifest, repository, counted)
 
-    async def _found(self, upstream: Upstream, repository: Repository, digest: Digest) -> Manifest | None:
+    async def _found(self, upstream: Registry, repository: Repository, digest: Digest) -> Manifest | None:
         """The manifest from the store, to which it came through another repository or before the index was lost."""
         body = await self._body(digest)
         if body is None:
@@ -126,7 +126,7 @@ class Manifests:
         proven = self._proven(repository, digest) or await self._prove(upstream, repository, digest)
         return _manifest(proven, body)
 
-    async def _fetch(self, upstream: Upstream, repository: Repository, reference: Reference, accept: str) -> Manifest:
+    async def _fetch(self, upstream: Registry, repository: Repository, reference: Reference, accept: str) -> Manifest:
         try:
             manifest = await upstream.get_manifest(repository, reference, accept)
         except RegistryError as error:
@@ -165,12 +165,12 @@ class Manifests:
             return None
         return link.descriptor
 
-    async def _prove(self, upstream: Upstream, repository: Repository, digest: Digest) -> Descriptor:
+    async def _prove(self, upstream: Registry, repository: Repository, digest: Digest) -> Descriptor:
         """Ask upstream for this digest in this repository, for free, and remember its answer. Raises RegistryError."""
         self._negatives.check(_negative_key(repository, digest), self._clock.monotonic())
         return await self._proving.run((repository, digest), lambda: self._ask(upstream, repository, digest))
 
-    async def _ask(self, upstream: Upstream, repository: Repository, digest: Digest) -> Descriptor:
+    async def _ask(self, upstream: Registry, repository: Repository, digest: Digest) -> Descriptor:
         try:
             said = await upstream.head_manifest(repository, digest)
         except RegistryError as error:

@@ -29,7 +29,10 @@ def reason_for(error: RegistryError) -> Reason:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One answer's way. `age` in seconds since upstream confirmed it; `counted` is what it cost of the pull quota."""
+    """One answer's way. `age` in seconds since upstream confirmed it; `counted` is what it cost of the pull quota.
+
+    `fallback` names who said where the tag points, if it was not the upstream itself.
+    """
 
     kind: Literal["hit", "miss", "stale"]
     collapsed: bool = False
@@ -38,6 +41,7 @@ class Outcome:
     age: int | None = None
     stale_because: Reason | None = None
     counted: int = 0
+    fallback: str | None = None
 
     @classmethod
     def stale(cls, reason: Reason, age: int) -> Self:
@@ -57,12 +61,16 @@ class Outcome:
             parts.append("stored")
         if self.collapsed:
             parts.append("collapsed")
-        detail = self.stale_because or ("revalidated" if self.revalidated else None)
+        detail = self.stale_because or ("fallback" if self.fallback else "revalidated" if self.revalidated else None)
         if detail:
             parts.append(f"detail={detail}")
         return "; ".join(parts)
 
     @property
     def warning(self) -> str | None:
-        """The value of Warning for a stale answer (OCI distribution spec: code 299, agent `-`, no date)."""
-        return f'299 - "{_WARNINGS[self.stale_because]}"' if self.stale_because else None
+        """The value of Warning for what the upstream itself did not say now (OCI distribution spec: 299, no date)."""
+        if self.stale_because:
+            return f'299 - "{_WARNINGS[self.stale_because]}"'
+        if self.fallback:
+            return f'299 - "the upstream registry cannot be asked: {self.fallback} answered in its stead"'
+        return None

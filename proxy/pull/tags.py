@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from proxy.clock import Clock
 from proxy.collapse import Collapser
@@ -22,7 +23,8 @@ from proxy.policy.negatives import Negatives
 from proxy.pull.manifests import Manifests
 from proxy.pull.outcome import Outcome, Reason, reason_for
 from proxy.store.index import Index
-from proxy.upstream.client import DigestMissing, Upstream
+from proxy.upstream.client import DigestMissing
+from proxy.upstream.fallback import Registry, Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Tags:
         """Stop what is being asked."""
         await self._asking.aclose()
 
-    async def resolve(self, upstream: Upstream, repository: Repository, tag: Tag, accept: Sequence[str]) -> Resolution:
+    async def resolve(self, upstream: Registry, repository: Repository, tag: Tag, accept: Sequence[str]) -> Resolution:
         """What the tag points to for a client that accepts these types. Raises RegistryError.
 
         Upstream is asked for all types, so that a tag has one answer whoever asks. A client that does not take the
@@ -64,12 +66,13 @@ class Tags:
             return resolution
         return await self._resolve(upstream, repository, tag, accept_key(accept))
 
-    async def _resolve(self, upstream: Upstream, repository: Repository, tag: Tag, accept: str) -> Resolution:
+    async def _resolve(self, upstream: Registry, repository: Repository, tag: Tag, accept: str) -> Resolution:
         now = self._clock.time()
         stored = self._index.tag(repository, tag, accept)
         state = freshness.decide(stored, now, self._window)
         if stored is not None and state is Freshness.FRESH:
-            return Resolution(stored.target, stored.previous, Outcome("hit", age=freshness.age(stored, now)))
+            outcome = Outcome("hit", age=freshness.age(stored, now), fallback=stored.source)
+            return Resolution(stored.target, stored.previous, outcome)
         held = await self._held(repository, stored) if stored is not None else None
         collapsed = (repository, tag, accept) in self._asking
         try:
@@ -83,7 +86,8 @@ class Tags:
             reason = reason_for(error)
         else:
             revalidated = stored is not None and asked.target.digest == stored.target.digest
-            outcome = Outcome("hit" if revalidated else "miss", revalidated=revalidated, collapsed=collapsed)
+            kind: Literal["hit", "miss"] = "hit" if revalidated else "miss"
+            outcome = Outcome(kind, revalidated=revalidated, collapsed=collapsed, fallback=asked.source)
             return Resolution(asked.target, asked.previous, outcome)
         assert held is not None and stored is not None
         return Resolution(held, None, Outcome.stale(reason, freshness.age(stored, now)))
@@ -95,35 +99,34 @@ class Tags:
                 return candidate
         return None
 
-    async def _ask(self, upstream: Upstream, repository: Repository, tag: Tag, accept: str) -> StoredTag:
+    async def _ask(self, upstream: Registry, repository: Repository, tag: Tag, accept: str) -> StoredTag:
         key = (repository, tag, accept)
         return await self._asking.run(key, lambda: self._revalidate(upstream, repository, tag, accept))
 
-    async def _revalidate(self, upstream: Upstream, repository: Repository, tag: Tag, accept: str) -> StoredTag:
+    async def _revalidate(self, upstream: Registry, repository: Repository, tag: Tag, accept: str) -> StoredTag:
         stored = self._index.tag(repository, tag, accept)
         key = ("tag", repository, tag, accept)
         self._negatives.check(key, self._clock.monotonic())
         try:
-            target = self._manifests.confirm(
-                repository, await self._target(upstream, repository, tag, accept or ACCEPT_ALL)
-            )
+            said = await self._target(upstream, repository, tag, accept or ACCEPT_ALL)
         except RegistryError as error:
             self._negatives.remember(key, error, self._clock.monotonic())
             missing = isinstance(error, ManifestUnknown | NameUnknown | Denied)
             self._metrics.revalidation(upstream.name, "missing" if missing else "failed")
             raise
+        target = self._manifests.confirm(repository, said.what)
         changed = stored is None or stored.target.digest != target.digest
         self._metrics.revalidation(upstream.name, "changed" if changed else "unchanged")
-        known = StoredTag(target, None, self._clock.time())
+        known = StoredTag(target, None, self._clock.time(), said.source)
         if stored is not None:
             target_held = await self._manifests.stored(repository, stored.target.digest) is not None
-            known = stored.moved(target, self._clock.time(), target_held=target_held)
+            known = stored.moved(known, target_held=target_held)
         self._index.put_tag(repository, tag, accept, known)
         return known
 
-    async def _target(self, upstream: Upstream, repository: Repository, tag: Tag, accept: str) -> Descriptor:
+    async def _target(self, upstream: Registry, repository: Repository, tag: Tag, accept: str) -> Said[Descriptor]:
         try:
-            return await upstream.head_manifest(repository, tag, accept)
+            return await upstream.resolve_tag(repository, tag, accept)
         except DigestMissing:  # An old registry: only the bytes tell.
             manifest, _ = await self._manifests.fetch(upstream, repository, tag, accept)
-            return manifest.descriptor
+            return Said(manifest.descriptor, None)

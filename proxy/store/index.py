@@ -27,11 +27,11 @@ from proxy.policy.freshness import StoredTag
 
 log = logging.getLogger(__name__)
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _REMEMBERED_ROWS: Final = 20_000
 _SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS tags (
-    repository TEXT, tag TEXT, accept TEXT, checked_at REAL,
+    repository TEXT, tag TEXT, accept TEXT, checked_at REAL, source TEXT,
     digest TEXT, media_type TEXT, size INTEGER,
     previous_digest TEXT, previous_media_type TEXT, previous_size INTEGER,
     PRIMARY KEY (repository, tag, accept)) WITHOUT ROWID;
@@ -105,14 +105,14 @@ class Index:
         row = self._get("tags", str(repository), tag.name, accept)
         if row is None:
             return None
-        checked_at, *columns = row
-        target = _descriptor(*columns[:3])
-        return StoredTag(target, _descriptor(*columns[3:]) if columns[3] else None, float(checked_at))  # type: ignore[arg-type]
+        checked_at, source, *columns = row
+        target, previous = _descriptor(*columns[:3]), _descriptor(*columns[3:]) if columns[3] else None
+        return StoredTag(target, previous, float(checked_at), None if source is None else str(source))  # type: ignore[arg-type]
 
     def put_tag(self, repository: Repository, tag: Tag, accept: str, stored: StoredTag) -> None:
         """Remember where a tag points."""
         previous = _columns(stored.previous) if stored.previous else (None, None, None)
-        row = (stored.checked_at, *_columns(stored.target), *previous)
+        row = (stored.checked_at, stored.source, *_columns(stored.target), *previous)
         self._put(("tags", str(repository), tag.name, accept), row)
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
@@ -234,7 +234,16 @@ class Index:
 _COLUMNS: Final = {
     "tags": (
         ("repository", "tag", "accept"),
-        ("checked_at", "digest", "media_type", "size", "previous_digest", "previous_media_type", "previous_size"),
+        (
+            "checked_at",
+            "source",
+            "digest",
+            "media_type",
+            "size",
+            "previous_digest",
+            "previous_media_type",
+            "previous_size",
+        ),
     ),
     "links": (("repository", "digest"), ("media_type", "size", "held")),
     "visibility": (("repository",), ("public", "checked_at")),

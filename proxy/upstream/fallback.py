@@ -1,0 +1,139 @@
+"""An upstream registry and its fallbacks: other registries that are asked when it is down or limited.
+
+`pull` speaks to upstreams through `Registry` alone. Whatever the upstream itself answers stands, a 404 and a 403 too;
+only when it could not be asked does the next one get the question, under the same repository name and with no
+credentials but its own. What a fallback does not have says nothing: if none has it, the upstream's own error is raised.
+
+What has a digest is the same wherever it comes from. What has none - where a tag points, whether a repository is public
+- is given with the name of the fallback that said it. Lists are the upstream's own word only: nobody could tell that
+a fallback's leaves something out, such as a signature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from proxy.clock import Clock
+from proxy.metrics import Metrics
+from proxy.oci.errors import Denied, RegistryError, TooManyRequests, Unavailable
+from proxy.oci.listings import Listing
+from proxy.oci.manifests import ACCEPT_ALL, Descriptor, Manifest
+from proxy.oci.names import Digest, Reference, Repository, Tag
+from proxy.upstream.body import BlobBody
+from proxy.upstream.client import DigestMissing, Upstream
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS: Final = 5.0
+"""How long an upstream that has fallbacks may take for its first word; clients give up at 30 s (PROTOCOL 8.10)."""
+REST_SECONDS: Final = 30.0
+"""For how long one that took longer is asked last instead of first, so that not every request waits for it."""
+
+T = TypeVar("T")
+
+
+class Said(NamedTuple, Generic[T]):
+    """An answer that nothing verifies, and the fallback that gave it: None for the upstream itself."""
+
+    what: T
+    source: str | None
+
+
+class Registry:
+    """What a client's registry is for us. Its verbs are those of `Upstream`, and raise what those raise."""
+
+    def __init__(self, upstream: Upstream, fallbacks: Sequence[Upstream], metrics: Metrics, clock: Clock) -> None:
+        self.name = upstream.name
+        self._upstream = upstream
+        self._fallbacks = fallbacks
+        self._metrics = metrics
+        self._clock = clock
+        self._rests_until = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Registry {self.name}, fallbacks {', '.join(each.name for each in self._fallbacks) or 'none'}>"
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether a user name and password are configured for the upstream itself."""
+        return self._upstream.has_credentials
+
+    def may_pull(self) -> bool:
+        """Whether the upstream itself would not refuse a GET of a manifest, as far as is known."""
+        return self._upstream.may_pull()
+
+    def may_pull_elsewhere(self) -> bool:
+        """Whether some fallback would not refuse it."""
+        return any(each.may_pull() for each in self._fallbacks)
+
+    async def resolve_tag(self, repository: Repository, tag: Tag, accept: str) -> Said[Descriptor]:
+        """What a tag points to now, and who says so. Free. Raises DigestMissing where the upstream does not tell."""
+        return await self._ask("manifest", lambda each: each.head_manifest(repository, tag, accept))
+
+    async def head_manifest(self, repository: Repository, digest: Digest) -> Descriptor:
+        """Whether the repository has this manifest, and its type and size. Free."""
+        return (await self._ask("manifest", lambda each: each.head_manifest(repository, digest))).what
+
+    async def get_manifest(self, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL) -> Manifest:
+        """The manifest, verified. A counted pull. By tag from the upstream itself only: a fallback's has no digest."""
+        if isinstance(reference, Tag):
+            return await self._upstream.get_manifest(repository, reference, accept)
+        return (await self._ask("manifest", lambda each: each.get_manifest(repository, reference, accept))).what
+
+    async def head_blob(self, repository: Repository, digest: Digest) -> int | None:
+        """The size of a blob in bytes, None if nobody says."""
+        return (await self._ask("blob", lambda each: each.head_blob(repository, digest))).what
+
+    @asynccontextmanager
+    async def open_blob(self, repository: Repository, digest: Digest, offset: int = 0) -> AsyncIterator[BlobBody]:
+        """The bytes of a blob from `offset` on: what one registry began, another may end."""
+        async with AsyncExitStack() as opened:
+            said = await self._ask(
+                "blob", lambda each: opened.enter_async_context(each.open_blob(repository, digest, offset))
+            )
+            yield said.what
+
+    async def list(self, repository: Repository, subject: Digest | None, query: str) -> Listing:
+        """A page of a list, from the upstream itself."""
+        return await self._upstream.list(repository, subject, query)
+
+    async def is_public(self, repository: Repository, reference: Reference | None) -> Said[bool]:
+        """Whether someone without an account may pull this repository; a fallback can only say yes. Free."""
+
+        async def ask(each: Upstream) -> bool:
+            public = await each.is_public(repository, reference)
+            if not public and each is not self._upstream:
+                raise Denied(f"{each.name} does not give this repository to everybody")
+            return public
+
+        return await self._ask("other", ask)
+
+    async def _ask(self, kind: str, ask: Callable[[Upstream], Awaitable[T]]) -> Said[T]:
+        """The first answer; `kind` is for the metrics. Fallbacks are asked only if the upstream could not be."""
+        refusal: RegistryError | None = None
+        if self._fallbacks and self._clock.monotonic() >= self._rests_until:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    return Said(await ask(self._upstream), None)
+            except DigestMissing:
+                raise  # It was asked, and answered.
+            except (Unavailable, TooManyRequests) as error:
+                refusal = error
+            except TimeoutError:
+                log.warning("%s is slow to answer: its fallbacks are asked first for %g s", self.name, REST_SECONDS)
+                self._rests_until = self._clock.monotonic() + REST_SECONDS
+        for each in self._fallbacks:
+            try:
+                answer = await ask(each)
+            except RegistryError as error:
+                log.info("%s, a fallback of %s, cannot help: %s", each.name, self.name, error.message)
+            else:
+                self._metrics.fallback_answer(self.name, each.name, kind)
+                return Said(answer, each.name)
+        if refusal is not None:
+            raise refusal
+        return Said(await ask(self._upstream), None)
