@@ -5,6 +5,7 @@ import re
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,14 +13,24 @@ from typing import Self
 from .processes import Process, clean_environment, free_port, wait_until
 from .upstream import Upstream
 
-_SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{[^}]*\})? (?P<value>\S+)", re.MULTILINE)
+_SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)", re.MULTILINE)
 
 
 class Cache:
     """One cache in front of one upstream; the folder and the ports outlive its process."""
 
-    def __init__(self, directory: Path, upstream: Upstream, **settings: dict[str, str | bool]) -> None:
-        """`settings` are tables of the configuration, such as `access={"private": "serve"}`."""
+    def __init__(
+        self,
+        directory: Path,
+        upstream: Upstream,
+        others: Mapping[str, Upstream] | None = None,
+        /,
+        **settings: dict[str, str | bool],
+    ) -> None:
+        """`settings` are tables of the configuration, such as `access={"private": "serve"}`.
+
+        `upstream` is docker.io and the default; `others` are those that a client has to name.
+        """
         self.port = free_port()
         self._admin_port = free_port()
         self._directory = directory
@@ -31,13 +42,15 @@ class Cache:
         }
         for name, table in settings.items():
             tables[name] = tables.get(name, {}) | table
-        hub = {
-            "name": "docker.io",
-            "url": upstream.url,
-            "username": upstream.username,
-            "password_file": str(upstream.password_file),
-        }
-        lines = [f"[{name}]\n{_toml(table)}" for name, table in tables.items()] + [f"[[upstream]]\n{_toml(hub)}"]
+        lines = [f"[{name}]\n{_toml(table)}" for name, table in tables.items()]
+        for name, each in {"docker.io": upstream, **(others or {})}.items():
+            registry = {
+                "name": name,
+                "url": each.url,
+                "username": each.username,
+                "password_file": str(each.password_file),
+            }
+            lines.append(f"[[upstream]]\n{_toml(registry)}")
         self._configuration = directory / "pullthrough.toml"
         self._configuration.write_text("\n".join(lines))
         self._process: Process | None = None
@@ -82,10 +95,13 @@ class Cache:
         with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=10) as response:
             return str(response.read().decode())
 
-    def metrics(self) -> dict[str, float]:
-        """Return each metric's value, summed over its labels."""
+    def metrics(self, **labels: str) -> dict[str, float]:
+        """Return each metric's value, summed over its samples with these labels."""
         values: dict[str, float] = {}
+        wanted = [f'{name}="{value}"' for name, value in labels.items()]
         for sample in _SAMPLE.finditer(self.metrics_text()):
+            if not set(wanted) <= set((sample["labels"] or "").split(",")):
+                continue
             values[sample["name"]] = values.get(sample["name"], 0) + float(sample["value"])
         return values
 

@@ -15,9 +15,16 @@ class Containerd:
 
     def __init__(self, directory: Path) -> None:
         self._socket = f"{directory}/sock"
+        self._certs = directory / "certs.d"
         # ctr itself resolves and fetches; containerd only stores, and has no use for this.
         self._hosts = ("--hosts-dir", f"{directory}/certs.d")
         self._environment = clean_environment(directory)
+
+    def use_hosts(self, namespace: str, hosts: str) -> None:
+        """Write this hosts.toml for a registry; it counts from the next pull on."""
+        file = self._certs / namespace / "hosts.toml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(hosts)
 
     def pull(self, name: str) -> str:
         return self.ctr("images", "pull", *self._hosts, name)
@@ -25,6 +32,10 @@ class Containerd:
     def fetch(self, name: str, *options: str) -> str:
         """Pull without unpacking: what is no file system, such as an attestation, cannot be unpacked by ctr 1.6."""
         return self.ctr("content", "fetch", *self._hosts, *options, name)
+
+    def forget(self, name: str) -> None:
+        """Remove an image and all that only it needs; return when that is gone."""
+        self.ctr("images", "rm", "--sync", name)
 
     def run(self, name: str, *command: str) -> str:
         """Run a container, which has no network, and return what it printed."""
@@ -50,13 +61,15 @@ class Containerd:
         return True
 
 
+def hosts_toml(mirror: str, *lines: str) -> str:
+    """Return a hosts.toml with one mirror and, for when that fails, nothing else."""
+    return "\n".join((f'server = "{mirror}"\n', f'[host."{mirror}"]', 'capabilities = ["pull", "resolve"]', *lines, ""))
+
+
 @contextmanager
 def containerd(mirror: str, log: Path) -> Iterator[Containerd]:
     """Start a containerd with nothing in it, and remove all it made."""
     directory = Path(tempfile.mkdtemp(prefix="pt-ctr-"))  # short, for the sockets' sake
-    hosts = directory / "certs.d/docker.io/hosts.toml"
-    hosts.parent.mkdir(parents=True)
-    hosts.write_text(f'server = "{mirror}"\n\n[host."{mirror}"]\ncapabilities = ["pull", "resolve"]\n')
     # Without the CRI plugin it needs no network plugins.
     (directory / "config.toml").write_text(
         f'version = 2\nroot = "{directory}/root"\nstate = "{directory}/state"\n'
@@ -67,6 +80,7 @@ def containerd(mirror: str, log: Path) -> Iterator[Containerd]:
     try:
         with Process(command, log, env=clean_environment(directory)) as process:
             daemon = Containerd(directory)
+            daemon.use_hosts("docker.io", hosts_toml(mirror))
             wait_until(daemon.is_up, "containerd answers", process=process)
             yield daemon
     finally:

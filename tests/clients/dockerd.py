@@ -21,6 +21,10 @@ class Dockerd:
     def pull(self, name: str) -> str:
         return self.docker("pull", name)
 
+    def forget(self, name: str) -> None:
+        """Remove an image and its layers."""
+        self.docker("image", "rm", "--force", name)
+
     def run(self, name: str, *command: str) -> str:
         """Run a container without a network and return what it printed."""
         return self.docker("run", "--rm", "--network", "none", name, *command).strip()

@@ -69,13 +69,14 @@ class Publisher:
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
 
-    def busybox(self, repository: str) -> Image:
+    def busybox(self, repository: str, tag: str = "latest", mark: str = "") -> Image:
         """Publish a multi-arch OCI index as BuildKit writes it: two platforms and an attestation.
 
-        The child for this machine runs; the other holds a file in place of a program of a foreign machine.
+        The child for this machine runs; the other holds a file in place of a program of a foreign machine. Images of
+        different marks have nothing in common.
         """
         children = {
-            architecture: self._child(repository, architecture, self._busybox_layer(repository, architecture))
+            architecture: self._child(repository, architecture, self._busybox_layer(repository, architecture, mark))
             for architecture in ("amd64", "arm64")
         }
         described = [
@@ -89,16 +90,54 @@ class Publisher:
         body = _json(
             {"schemaVersion": 2, "mediaType": f"{_OCI}.index.v1+json", "manifests": described},
         )
-        index = self._origin.push_manifest(repository, body, f"{_OCI}.index.v1+json", "latest")
+        index = self._origin.push_manifest(repository, body, f"{_OCI}.index.v1+json", tag)
         foreign = [child.manifests[0] for name, child in children.items() if name != HOST_ARCHITECTURE]
         others = (*foreign, Blob(str(attestation["digest"]), 0))
         return Image(
             repository=repository,
-            tag="latest",
+            tag=tag,
             manifests=(index, *host.manifests),
             blobs=host.blobs,
             others=others,
         )
+
+    def artifact(
+        self,
+        repository: str,
+        artifact_type: str,
+        media_type: str,
+        content: bytes,
+        *,
+        subject: Image | None = None,
+        tag: str | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Image:
+        """Publish a manifest that is no image: one layer with this content and, as OCI 1.1 has it, an empty config.
+
+        `subject` makes it a referrer of that image's index; `annotations` are those of the layer.
+        """
+        config, layer = self._push(repository, b"{}"), self._push(repository, content)
+        body: dict[str, object] = {
+            "schemaVersion": 2,
+            "mediaType": f"{_OCI}.manifest.v1+json",
+            "artifactType": artifact_type,
+            "config": _descriptor("application/vnd.oci.empty.v1+json", config),
+            "layers": [_descriptor(media_type, layer) | {"annotations": dict(annotations or {})}],
+        }
+        if subject is not None:
+            body["subject"] = _descriptor(f"{_OCI}.index.v1+json", subject.manifests[0])
+        manifest = self._origin.push_manifest(repository, _json(body), f"{_OCI}.manifest.v1+json", tag)
+        return Image(repository=repository, tag=tag or "", manifests=(manifest,), blobs=(config, layer))
+
+    def list_referrers(self, subject: Image, artifacts: Mapping[str, Image]) -> None:
+        """Publish the list of an image's referrers, by artifact type, as clients do where the registry keeps none."""
+        entries = [
+            _descriptor(f"{_OCI}.manifest.v1+json", artifact.manifests[0]) | {"artifactType": artifact_type}
+            for artifact_type, artifact in artifacts.items()
+        ]
+        body = _json({"schemaVersion": 2, "mediaType": f"{_OCI}.index.v1+json", "manifests": entries})
+        tag = subject.digest.replace(":", "-")
+        self._origin.push_manifest(subject.repository, body, f"{_OCI}.index.v1+json", tag)
 
     def layered(self, repository: str, count: int) -> Image:
         """Publish a Docker schema 2 image of so many layers, each with a file of its own in /layers."""
@@ -159,11 +198,12 @@ class Publisher:
             },
         }
 
-    def _busybox_layer(self, repository: str, architecture: str) -> Layer:
+    def _busybox_layer(self, repository: str, architecture: str, mark: str = "") -> Layer:
         program = shutil.which("busybox")
         assert program is not None
         content = Path(program).read_bytes() if architecture == HOST_ARCHITECTURE else b"a program for another machine"
-        return self._gzipped_layer(repository, {"bin/busybox": content, "etc/passwd": b"root:x:0:0:root:/:/bin/sh\n"})
+        files = {"bin/busybox": content, "etc/passwd": b"root:x:0:0:root:/:/bin/sh\n"}
+        return self._gzipped_layer(repository, files | ({"etc/mark": mark.encode()} if mark else {}))
 
     def _gzipped_layer(self, repository: str, files: Mapping[str, bytes]) -> Layer:
         tar = _tar(files)

@@ -24,6 +24,18 @@ class ContainersTools:
         )
         self._policy = str(directory / "policy.json")
 
+    def use_registries(self, registries: str) -> None:
+        """Write this registries.conf; it counts from the next command on."""
+        (self.directory / "registries.conf").write_text(registries)
+
+    def want_signatures(self) -> None:
+        """Look for signatures as cosign attaches them. Debian's build does no more: it cannot verify them."""
+        (self.directory / "registries.d/cosign.yaml").write_text("default-docker: {use-sigstore-attachments: true}\n")
+
+    def forget(self) -> None:
+        """Remove all images, and the containers that were made of them."""
+        self._podman("rmi", "--all", "--force")
+
     def podman_pull(self, name: str) -> str:
         return self._podman("pull", "--quiet", "--signature-policy", self._policy, name)
 
@@ -38,14 +50,15 @@ class ContainersTools:
         return self._podman("image", "inspect", "--format", "{{.Digest}}", name).strip()
 
     def buildah(self, command: str, *arguments: str) -> str:
-        policy = ["--signature-policy", self._policy] if command in ("from", "pull") else []
+        policy = ["--signature-policy", self._policy] if command in ("bud", "from", "pull") else []
         return run(["buildah", command, *policy, *arguments], env=self._environment).strip()
 
     def skopeo_copy(self, name: str, *options: str) -> Path:
         """Copy an image from its registry into a directory of plain files, and return that."""
         copy = Path(tempfile.mkdtemp(dir=self.directory))
         # Unlike the other two, skopeo does not take registries.conf from the environment.
-        where = ["--policy", self._policy, "--registries-conf", str(self.directory / "registries.conf")]
+        registries = (str(self.directory / "registries.conf"), str(self.directory / "registries.d"))
+        where = ["--policy", self._policy, "--registries-conf", registries[0], "--registries.d", registries[1]]
         run(["skopeo", *where, "copy", "--quiet", *options, f"docker://{name}", f"dir:{copy}"], env=self._environment)
         return copy
 
@@ -56,21 +69,32 @@ class ContainersTools:
         return run(["podman", *how, *where, *arguments], env=self._environment)
 
 
+def registries_conf(mirror: str, *lines: str, registry: str = "docker.io") -> str:
+    """Return the part of a registries.conf that gives a registry this mirror, with further settings of the mirror."""
+    return "\n".join(
+        (
+            f'[[registry]]\nprefix = "{registry}"\nlocation = "{registry}"\n',
+            f'[[registry.mirror]]\nlocation = "{mirror}"\ninsecure = true',
+            *lines,
+            "",
+        )
+    )
+
+
 @contextmanager
 def containers_tools(mirror: str) -> Iterator[ContainersTools]:
     """Give the three commands an empty storage, and remove all they made."""
     directory = Path(tempfile.mkdtemp(prefix="pt-podman-"))
-    (directory / "tmp").mkdir()
+    for folder in ("tmp", "registries.d"):
+        (directory / folder).mkdir()
     (directory / "policy.json").write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
     (directory / "storage.conf").write_text(
         f'[storage]\ndriver = "overlay"\ngraphroot = "{directory}/root"\nrunroot = "{directory}/run"\n'
     )
-    (directory / "registries.conf").write_text(
-        f'[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n\n'
-        f'[[registry.mirror]]\nlocation = "{mirror.removeprefix("http://")}"\ninsecure = true\n'
-    )
+    tools = ContainersTools(directory)
+    tools.use_registries(registries_conf(mirror.removeprefix("http://")))
     try:
-        yield ContainersTools(directory)
+        yield tools
     finally:
         unmount_below(directory)
         shutil.rmtree(directory)

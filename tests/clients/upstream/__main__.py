@@ -14,6 +14,7 @@ from .front import Front
 from .keys import SigningKey
 from .ledger import Ledger
 from .quota import Quota
+from .referrers import Referrers
 from .settings import Settings
 from .signing import Signer
 from .tokens import token_app
@@ -24,11 +25,12 @@ async def serve(settings: Settings) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     ledger, quota, faults, signer = Ledger(), Quota(), Faults(), Signer()
+    key, referrers = SigningKey.read(Path(settings.key_file)), Referrers(Path(settings.storage))
     listeners = {
-        settings.front_port: Front(settings, ledger, quota, signer).app(),
-        settings.token_port: token_app(settings, SigningKey.read(Path(settings.key_file)), ledger),
+        settings.front_port: Front(settings, key, ledger, quota, signer, referrers).app(),
+        settings.token_port: token_app(settings, key, ledger),
         settings.cdn_port: cdn_app(settings, ledger, faults, signer),
-        settings.control_port: control_app(ledger, quota, faults),
+        settings.control_port: control_app(ledger, quota, faults, referrers),
     }
     runners = [(web.AppRunner(app, access_log=None, shutdown_timeout=0), port) for port, app in listeners.items()]
     for runner, port in runners:

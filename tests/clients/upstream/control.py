@@ -5,9 +5,10 @@ from aiohttp import web
 from .faults import Faults
 from .ledger import Ledger
 from .quota import Quota
+from .referrers import Referrers
 
 
-def control_app(ledger: Ledger, quota: Quota, faults: Faults) -> web.Application:
+def control_app(ledger: Ledger, quota: Quota, faults: Faults, referrers: Referrers) -> web.Application:
     """Build the control listener; a command is a POST of a JSON object, answered with the ledger as it found it."""
 
     async def command(request: web.Request) -> web.Response:
@@ -17,8 +18,11 @@ def control_app(ledger: Ledger, quota: Quota, faults: Faults) -> web.Application
                 ledger.reset()
                 faults.reset()
                 quota.reset()
+                referrers.are_known = False
             case "quota":
                 quota.set_remaining(body["remaining"])
+            case "referrers":
+                referrers.are_known = body["are_known"]
             case "throttle":
                 faults.bytes_per_second = body["bytes_per_second"]
             case "hold":

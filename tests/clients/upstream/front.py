@@ -1,7 +1,7 @@
 """What the cache is pointed at: docker-registry, answering as Docker Hub's registry-1 does.
 
 It forwards to the real registry, which checks the tokens. It adds the quota (headers, counting, 429) to manifests and
-sends GETs of blobs to the CDN.
+sends GETs of blobs to the CDN. The referrers API, which docker-registry lacks, it answers itself where a test wants it.
 """
 
 from collections.abc import AsyncIterator
@@ -13,8 +13,10 @@ from aiohttp import web
 from yarl import URL
 
 from .cdn import blob_path
+from .keys import SigningKey
 from .ledger import Ledger
 from .quota import ANONYMOUS, Quota
+from .referrers import Referrers
 from .settings import Settings
 from .signing import Signer
 
@@ -38,11 +40,21 @@ _TOO_MANY: Final = (
 class Front:
     """One registry's door: routes by kind of resource, forwards, counts."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, quota: Quota, signer: Signer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        key: SigningKey,
+        ledger: Ledger,
+        quota: Quota,
+        signer: Signer,
+        referrers: Referrers,
+    ) -> None:
         self._settings = settings
+        self._key = key
         self._ledger = ledger
         self._quota = quota
         self._signer = signer
+        self._referrers = referrers
         self._session: aiohttp.ClientSession
 
     def app(self) -> web.Application:
@@ -50,6 +62,8 @@ class Front:
         app.cleanup_ctx.append(self._connect)
         app.router.add_route("*", "/v2/{repository:.+}/manifests/{reference}", self._manifest)
         app.router.add_route("*", "/v2/{repository:.+}/blobs/{digest:sha256:[0-9a-f]{64}}", self._blob)
+        app.router.add_route("*", "/v2/{repository:.+}/tags/list", self._listing)
+        app.router.add_route("*", "/v2/{repository:.+}/referrers/{digest}", self._listing)
         app.router.add_route("*", "/v2/{rest:.*}", self._forward)
         return app
 
@@ -86,10 +100,27 @@ class Front:
         headers = {"Docker-Distribution-Api-Version": "registry/2.0", "Content-Type": "application/octet-stream"}
         return web.Response(status=307, headers={**headers, "Location": location})
 
-    async def _forward(self, request: web.Request, method: str | None = None) -> web.Response:
-        if request.headers.get("Authorization", "Bearer").partition(" ")[0] != "Bearer":
+    async def _listing(self, request: web.Request) -> web.StreamResponse:
+        subject = request.match_info.get("digest")
+        if subject is None or not self._referrers.are_known:
+            response = await self._forward(request)
+        else:
+            repository = request.match_info["repository"]
+            # Who may list the tags of a repository may list the referrers too; the registry knows only of the first.
+            response = await self._forward(request, path=f"/v2/{repository}/tags/list")
+            if response.status == 200:
+                response = self._referrers.answer(repository, subject, request.query.get("artifactType"))
+        if response.status != 401:
+            self._ledger.listings[request.path_qs] += 1
+        return response
+
+    async def _forward(self, request: web.Request, method: str | None = None, path: str | None = None) -> web.Response:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme not in ("", "Bearer"):
             self._ledger.violations.append("a password was sent to the registry")
-        target = URL(self._settings.origin + request.raw_path, encoded=True)
+        elif token and not self._key.has_signed(token):
+            self._ledger.violations.append("a token of another registry was sent to this one")
+        target = URL(self._settings.origin + (path or request.raw_path), encoded=True)
         sent = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
         # Accept may come on several lines (dockerd), and the registry must see them all.
         sent["Accept"] = ", ".join(request.headers.getall("Accept", ["*/*"]))

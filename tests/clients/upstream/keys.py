@@ -76,6 +76,14 @@ class SigningKey:
         der = self.certificate.public_bytes(serialization.Encoding.DER)
         return jwt.encode(claims, self.private, "RS256", headers={"x5c": [base64.b64encode(der).decode()]})
 
+    def has_signed(self, token: str) -> bool:
+        """Is this a token of ours, of whatever age?"""
+        try:
+            jwt.PyJWS().decode(token, self.private.public_key(), ["RS256"])  # the signature, and no claim
+        except jwt.InvalidTokenError:
+            return False
+        return True
+
 
 def grant(repository: str, *actions: str) -> dict[str, object]:
     """Return one entry of a token's `access` claim."""

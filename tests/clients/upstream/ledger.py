@@ -12,6 +12,7 @@ class Ledger:
     counted_pulls: Counter[str] = field(default_factory=Counter)  # by the digest that was answered
     refused_pulls: int = 0  # GETs of manifests answered 429
     manifest_heads: int = 0
+    listings: Counter[str] = field(default_factory=Counter)  # lists of tags and of referrers, by path and query
     blob_gets: Counter[str] = field(default_factory=Counter)  # by digest, on the CDN
     blob_bytes: Counter[str] = field(default_factory=Counter)  # by digest, written to the socket by the CDN
     tokens: Counter[str] = field(default_factory=Counter)  # by identity; "" is anonymous
@@ -27,6 +28,6 @@ class Ledger:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
         ledger = cls(**content)
-        for name in ("counted_pulls", "blob_gets", "blob_bytes", "tokens"):
+        for name in ("counted_pulls", "listings", "blob_gets", "blob_bytes", "tokens"):
             setattr(ledger, name, Counter(content[name]))
         return ledger

@@ -82,18 +82,24 @@ class Origin:
         self._send(repository, "PUT", path, 201, body, media_type)
         return Blob(digest, len(body))
 
+    def token(self, repository: str) -> str:
+        """Return a token that may do everything in a repository."""
+        return self._key.token("publisher", [grant(repository, "pull", "push")])
+
     def _send(
         self, repository: str, method: str, location: str, expected: int, body: bytes = b"", media_type: str = ""
     ) -> http.client.HTTPMessage:
         target = urlsplit(location)
-        token = self._key.token("publisher", [grant(repository, "pull", "push")])
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(
                 method,
                 target.path + (f"?{target.query}" if target.query else ""),
                 body=body,
-                headers={"Authorization": f"Bearer {token}", "Content-Type": media_type or "application/octet-stream"},
+                headers={
+                    "Authorization": f"Bearer {self.token(repository)}",
+                    "Content-Type": media_type or "application/octet-stream",
+                },
             )
             response = connection.getresponse()
             content = response.read()

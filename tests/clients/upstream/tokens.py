@@ -17,6 +17,7 @@ def token_app(settings: Settings, key: SigningKey, ledger: Ledger) -> web.Applic
     async def get_token(request: web.Request) -> web.Response:
         identity = _identity(request, settings)
         if identity is None:
+            ledger.violations.append("a login that is not of this registry was sent to its token server")
             # Docker Hub's legacy shape, PROTOCOL 2.2.
             return web.json_response({"details": "incorrect username or password"}, status=401)
         if request.query.get("service") != SERVICE:

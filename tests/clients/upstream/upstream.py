@@ -19,10 +19,17 @@ from .settings import Settings
 class Upstream:
     """A private Docker Hub on loopback: registry, token server with one account, quota, CDN."""
 
-    username = "alice"
-    pat = "dckr_pat_only-for-the-tests"
-
-    def __init__(self, directory: Path, *, public: Collection[str], private: Collection[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        public: Collection[str],
+        private: Collection[str],
+        username: str = "alice",
+        pat: str = "dckr_pat_only-for-the-tests",
+    ) -> None:
+        self.username = username
+        self.pat = pat
         self._directory = directory
         self.password_file = directory / "pat"
         self.password_file.write_text(self.pat)
@@ -79,6 +86,11 @@ class Upstream:
             self.start()
 
     @property
+    def realm(self) -> str:
+        """Where its tokens are made."""
+        return f"http://127.0.0.1:{self._settings.token_port}/token"
+
+    @property
     def ledger(self) -> Ledger:
         """What it saw since the last reset."""
         return self._command("ledger")
@@ -90,6 +102,10 @@ class Upstream:
     def set_remaining(self, remaining: int) -> None:
         """Leave this many pulls to everybody."""
         self._command("quota", remaining=remaining)
+
+    def know_referrers(self, are_known: bool) -> None:
+        """Have the referrers API, or not, as docker-registry; so it is again after a reset."""
+        self._command("referrers", are_known=are_known)
 
     def throttle(self, bytes_per_second: float | None) -> None:
         """Send every blob at this speed; None ends it, also for responses that are running."""
