@@ -34,11 +34,11 @@ def named(digest: Digest, size: object = 7, media_type: object = "application/x"
     [
         (OCI_INDEX, OCI_INDEX),
         (f"{OCI_INDEX}; charset=utf-8", OCI_INDEX),
-        (f"  {OCI_INDEX.upper()} ;q=0.5", OCI_INDEX),
+        (f"  {OCI_INDEX.upper()} ;q=0.5", OCI_INDEX.upper()),
         ("", ""),
     ],
 )
-def test_a_media_type_has_no_parameters_and_one_spelling(content_type: str, media_type: str) -> None:
+def test_a_media_type_has_no_parameters_and_keeps_its_spelling(content_type: str, media_type: str) -> None:
     assert media_type_of(content_type) == media_type
 
 

@@ -4,7 +4,7 @@ One class per meaning. `Unknown` ("upstream says it is not there") and `Unavaila
 the first may be remembered, the second may be answered with something stale.
 
     RegistryError
-    ├── NameInvalid, TagInvalid, DigestInvalid, RangeInvalid, Unsupported      the request is wrong
+    ├── NameInvalid, TagInvalid, DigestInvalid, RangeInvalid, QueryInvalid, Unsupported    the request is wrong
     ├── NameUnknown, ManifestUnknown, BlobUnknown                               upstream does not have it
     ├── Denied                                                                  nobody may have it through us
     ├── TooManyRequests                                                         upstream's limit
@@ -60,6 +60,12 @@ class RangeInvalid(RegistryError):
     """The requested range starts beyond the end of the blob."""
 
     code, status = "RANGE_INVALID", 416
+
+
+class QueryInvalid(RegistryError):
+    """The query of a list cannot be sent on, or upstream refuses it."""
+
+    code, status = "PAGINATION_NUMBER_INVALID", 400
 
 
 class Unsupported(RegistryError):

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
+from proxy.oci.errors import QueryInvalid
+
 MAX_LISTING_BYTES: Final = 8 * 1024 * 1024
 MAX_QUERY_LENGTH: Final = 2048
 
 _LINK: Final = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s=;,]+\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))*)")
+_WARNING: Final = re.compile(r'\A299 - "(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"\Z')
 _NEXT: Final = re.compile(r";\s*rel\s*=\s*(?:\"[^\"]*\bnext\b[^\"]*\"|next(?=\s*(?:;|\Z)))", re.IGNORECASE)
 
 
@@ -31,7 +34,10 @@ class Listing:
 
 
 def next_query(links: Iterable[str]) -> str | None:
-    """The query of the URL that is `rel="next"` in these Link headers (RFC 8288), written anew; None without."""
+    """The query of the URL that is `rel="next"` in these Link headers (RFC 8288), written anew; None without.
+
+    Raises QueryInvalid: a list that seems to end where it goes on would be wrong.
+    """
     for line in links:
         for target, parameters in _LINK.findall(line):
             if _NEXT.search(parameters):
@@ -42,11 +48,18 @@ def next_query(links: Iterable[str]) -> str | None:
 def clean_query(query: str) -> str:
     """A query as we send it on: parsed and written anew, without `ns`, which is between a client and us.
 
-    What is too long or has too many fields is no page of anything: it is left out.
+    Raises QueryInvalid for one that is too long, has too many fields, or is not UTF-8.
     """
     try:
         fields = parse_qsl(query, keep_blank_values=True, max_num_fields=20, errors="strict")
     except ValueError:
-        return ""
+        raise QueryInvalid("the query has too many fields, or is not UTF-8") from None
     written = urlencode([(key, value) for key, value in fields if key != "ns"])
-    return written if len(written) <= MAX_QUERY_LENGTH else ""
+    if len(written) > MAX_QUERY_LENGTH:
+        raise QueryInvalid(f"the query is longer than {MAX_QUERY_LENGTH} characters")
+    return written
+
+
+def passable_warnings(values: Iterable[str]) -> tuple[str, ...]:
+    """Of these Warning values those that the specification knows: code 299, agent `-`, a quoted text and no date."""
+    return tuple(value for value in values if _WARNING.match(value))

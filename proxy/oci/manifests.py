@@ -48,8 +48,8 @@ class Manifest:
 
 
 def media_type_of(content_type: str) -> str:
-    """A Content-Type without its parameters, lower case (OCI distribution spec: SHOULD have none)."""
-    return content_type.partition(";")[0].strip().lower()
+    """A Content-Type without its parameters (OCI distribution spec: SHOULD have none)."""
+    return content_type.partition(";")[0].strip()
 
 
 def declared_media_type(body: bytes) -> str | None:
@@ -66,13 +66,18 @@ def children(body: bytes) -> list[Descriptor]:
 
 def accepts(accept: Iterable[str], media_type: str) -> bool:
     """Whether a client that sent these Accept values takes this type. Without any, or with a wildcard, it does."""
-    ranges = {media_type_of(part) for line in accept for part in line.split(",")} - {""}
-    return not ranges or media_type in ranges or not ranges.isdisjoint(_WILDCARDS)
+    ranges = _ranges(accept)
+    return not ranges or media_type.lower() in ranges or not ranges.isdisjoint(_WILDCARDS)
 
 
 def accept_key(accept: Iterable[str]) -> str:
     """The same text for every order and spelling of one set of accepted types."""
-    return ", ".join(sorted({media_type_of(part) for line in accept for part in line.split(",")} - {""}))
+    return ", ".join(sorted(_ranges(accept)))
+
+
+def _ranges(accept: Iterable[str]) -> set[str]:
+    """The media ranges of all lines, without parameters, lower case: types are compared without regard to it."""
+    return {media_type_of(part).lower() for line in accept for part in line.split(",")} - {""}
 
 
 def _document(body: bytes) -> dict[str, Any]:

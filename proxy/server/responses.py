@@ -18,6 +18,9 @@ from proxy.oci.ranges import ByteRange
 from proxy.pull.outcome import Outcome
 
 _IMMUTABLE: Final = "public, max-age=31536000, immutable"
+MAX_WARNING_BYTES: Final = 4096
+"""OCI distribution spec, "Warnings": no more than this altogether."""
+
 _EXPOSED_SERVER: Final = "pullthrough"
 
 
@@ -113,8 +116,11 @@ def listing_headers(headers: CIMultiDict[str], listing: Listing, path: str) -> N
     headers["Cache-Control"] = "no-cache"
     if listing.filters is not None:
         headers["OCI-Filters-Applied"] = listing.filters
+    room = MAX_WARNING_BYTES - sum(map(len, headers.getall("Warning", ())))
     for warning in listing.warnings:
-        headers.add("Warning", warning)
+        if len(warning) <= room:
+            headers.add("Warning", warning)
+            room -= len(warning)
     if listing.next_query is not None:
         namespace = headers.get("OCI-Namespace")
         query = listing.next_query + (f"&{urlencode({'ns': namespace})}" if namespace else "")

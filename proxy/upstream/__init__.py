@@ -1,1 +1,1 @@
-"""The registries we ask: challenges, tokens, redirects and the verbs `pull` uses (`client.Upstream`)."""
+"""The registries we ask: challenges, tokens, redirects and the verbs `pull` uses (`fallback.Registry`)."""

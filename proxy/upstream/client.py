@@ -1,6 +1,6 @@
 """What can be asked of an upstream registry (OCI distribution spec, "Pull"; PROTOCOL 10, "Upstream fetch algorithm").
 
-`pull` speaks to upstreams through this class alone. Only `get_manifest` costs a counted pull; all else is free.
+`pull` speaks to it through `fallback.Registry`. Only `get_manifest` costs a counted pull; all else is free.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from yarl import URL
 from proxy.clock import Clock
 from proxy.config import UpstreamOptions
 from proxy.metrics import Metrics
-from proxy.oci.errors import BlobUnknown, Denied, DigestInvalid, ManifestUnknown, NameUnknown, Unavailable
-from proxy.oci.listings import MAX_LISTING_BYTES, Listing, next_query
+from proxy.oci.errors import BlobUnknown, Denied, DigestInvalid, ManifestUnknown, NameUnknown, QueryInvalid, Unavailable
+from proxy.oci.listings import MAX_LISTING_BYTES, Listing, next_query, passable_warnings
 from proxy.oci.manifests import (
     ACCEPT_ALL,
     MAX_MANIFEST_BYTES,
@@ -153,19 +153,15 @@ class Upstream:
         url = self._v2(repository, path + (f"?{query}" if query else ""))
         async with bounded(self.name):
             with await self._auth.request("listing", "GET", url, repository, {"Accept": media_type}) as answer:
+                if answer.status == 400 and not answer.elsewhere:
+                    raise QueryInvalid(f"{self.name} refuses the query")
                 if answer.status != 200:
                     raise await self._refusals.of(answer, NameUnknown if subject is None else ManifestUnknown)
                 body = await answer.read(MAX_LISTING_BYTES)
-                if body is None:
-                    raise Unavailable(f"{self.name}: a list of more than {MAX_LISTING_BYTES} bytes")
+                if body is None or not body.lstrip().startswith(b"{"):
+                    raise Unavailable(f"{self.name}: a list that is none, or of more than {MAX_LISTING_BYTES} bytes")
                 self._metrics.fetched(self.name, "listing", len(body))
-                return Listing(
-                    _media_type(answer) or media_type,
-                    body,
-                    next_query(answer.headers.getall("Link", ())),
-                    answer.headers.get("OCI-Filters-Applied"),
-                    tuple(answer.headers.getall("Warning", ())),
-                )
+                return self._listing(answer, media_type, body)
 
     @asynccontextmanager
     async def open_blob(self, repository: Repository, digest: Digest, offset: int = 0) -> AsyncIterator[BlobBody]:
@@ -264,6 +260,14 @@ class Upstream:
     def _observe(self, answer: Answer) -> None:
         if not answer.elsewhere and answer.status != 429:
             self.limits.observe(answer.headers, self._clock.monotonic())
+
+    def _listing(self, answer: Answer, media_type: str, body: bytes) -> Listing:
+        try:
+            following = next_query(answer.headers.getall("Link", ()))
+        except QueryInvalid:
+            raise Unavailable(f"{self.name}: the next page of a list cannot be asked for") from None
+        filters = ", ".join(answer.headers.getall("OCI-Filters-Applied", ())) or None
+        return Listing(media_type, body, following, filters, passable_warnings(answer.headers.getall("Warning", ())))
 
     def _manifest_url(self, repository: Repository, reference: Reference) -> URL:
         return self._v2(repository, f"manifests/{reference}")

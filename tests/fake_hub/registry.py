@@ -1,7 +1,7 @@
 """The registry: challenges, manifests that cost a pull, and blobs that are somewhere else."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qs, urlencode
 
 from multidict import CIMultiDict
@@ -154,24 +154,36 @@ class Registry:
         query = parse_qs(request.query)
         last = query.get("last", [""])[0]
         tags = sorted(tag for tag in repository.tags if tag > last)
-        page = tags[: int(query["n"][0])] if "n" in query else tags
+        page = tags[: self._page_size(query, len(tags))]
         answer = json_answer(200, {"name": request.repository, "tags": page})
         if page and len(page) < len(tags):
-            following = urlencode({"n": len(page), "last": page[-1]})
-            answer.headers["link"] = f'<{request.path}?{following}>; rel="next"'
+            self._link(answer, request, {"n": len(page), "last": page[-1]})
         return answer
 
     def _referrers(self, request: Recorded, repository: Repository) -> Answer:
-        wanted = parse_qs(request.query).get("artifactType", [None])[0]
+        query = parse_qs(request.query)
+        wanted, start = query.get("artifactType", [None])[0], int(query.get("after", ["0"])[0])
         found = [
             descriptor
             for manifest in repository.manifests.values()
             if (descriptor := _referrer(manifest, request.reference)) is not None
-            and wanted in (None, descriptor["artifactType"])
+            and wanted in (None, descriptor.get("artifactType"))
         ]
-        body = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found}).encode()
+        stop = start + self._page_size(query, len(found))
+        body = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found[start:stop]}).encode()
         headers = {"content-type": OCI_INDEX} | ({"oci-filters-applied": "artifactType"} if wanted else {})
-        return Answer(200, CIMultiDict(headers), Bytes(body))
+        answer = Answer(200, CIMultiDict(headers), Bytes(body))
+        if stop < len(found):
+            self._link(answer, request, ({"artifactType": wanted} if wanted else {}) | {"after": stop})
+        return answer
+
+    def _page_size(self, query: dict[str, list[str]], available: int) -> int:
+        asked = int(query["n"][0]) if "n" in query else available
+        return asked if self._settings.page_limit is None else min(asked, self._settings.page_limit)
+
+    def _link(self, answer: Answer, request: Recorded, following: Mapping[str, object]) -> None:
+        origin = request.url.partition(request.path)[0] if self._settings.absolute_links else ""
+        answer.headers["link"] = f'<{origin}{request.path}?{urlencode(following)}>; rel="next"'
 
 
 def _accepts(request: Recorded, media_type: str) -> bool:
@@ -185,9 +197,9 @@ def _referrer(manifest: Manifest, subject: str | None) -> dict[str, object] | No
     if document.get("subject", {}).get("digest") != subject:
         return None
     artifact_type = document.get("artifactType") or document.get("config", {}).get("mediaType")
-    return {
-        "mediaType": manifest.media_type,
-        "digest": manifest.digest,
-        "size": len(manifest.body),
-        "artifactType": artifact_type,
-    }
+    annotations = document.get("annotations")
+    return (
+        {"mediaType": manifest.media_type, "digest": manifest.digest, "size": len(manifest.body)}
+        | ({"artifactType": artifact_type} if artifact_type else {})
+        | ({"annotations": annotations} if annotations else {})
+    )
