@@ -87,15 +87,16 @@ class App:
         config, clock, negatives = self.config, self._clock, Negatives()
         door = Doorkeeper(config.access.private, config.access.remember, self._index, clock)
         manifests = Manifests(self._blobs, self._index, negatives, clock)
-        tags = Tags(config.freshness.tags, manifests, self._index, negatives, self.metrics, clock)
+        tags = Tags(manifests, self._index, negatives, self.metrics, clock)
         blobs = BlobPulls(self._blobs, self._fills, self._index, negatives, clock)
-        listings = Listings(config.freshness.tags, negatives, clock)
+        listings = Listings(negatives, clock)
         registries = {each.name: self._registry(each) for each in config.upstreams}
         return Pull(registries, door, tags, manifests, blobs, listings)
 
     def _registry(self, options: UpstreamOptions) -> Registry:
         fallbacks = [self._upstreams[name] for name in options.fallbacks]
-        return Registry(self._upstreams[options.name], fallbacks, self.metrics, self._clock)
+        window = self.config.freshness.tags if options.tags is None else options.tags
+        return Registry(self._upstreams[options.name], fallbacks, window, self.metrics, self._clock)
 
     async def __aenter__(self) -> App:
         await self.start()

@@ -11,7 +11,15 @@ from copy import copy
 from typing import Final
 
 from proxy.lru import Lru
-from proxy.oci.errors import BlobUnknown, Denied, ManifestUnknown, NameUnknown, RegistryError
+from proxy.oci.errors import (
+    BlobUnknown,
+    Denied,
+    ManifestUnknown,
+    NameUnknown,
+    RegistryError,
+    TooManyRequests,
+    Unavailable,
+)
 
 NEGATIVE_SECONDS: Final = 30.0
 _MAX_ENTRIES: Final = 10_000
@@ -33,6 +41,15 @@ class Negatives:
     def forget(self, key: Hashable) -> None:
         """Upstream has changed its mind."""
         self._entries.drop(key)
+
+    def instead_of(self, error: RegistryError, key: Hashable) -> RegistryError:
+        """What to raise for `error`: if upstream could not be asked, the "unknown" that it last answered, however old.
+
+        A signature that was not there is looked for at every pull: an outage must not break those.
+        """
+        _, last = self._entries.get(key) or (0.0, None)
+        unasked = isinstance(error, Unavailable | TooManyRequests)
+        return copy(last) if unasked and last is not None and not isinstance(last, Denied) else error
 
     def check(self, key: Hashable, now: float) -> None:
         """Raises the remembered error of `key`, if there is one."""

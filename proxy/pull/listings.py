@@ -38,10 +38,9 @@ class _Kept(NamedTuple):
 
 
 class Listings:
-    """Lists of any repository. `window` in seconds."""
+    """Lists of any repository."""
 
-    def __init__(self, window: float, negatives: Negatives, clock: Clock) -> None:
-        self._window = window
+    def __init__(self, negatives: Negatives, clock: Clock) -> None:
         self._negatives = negatives
         self._clock = clock
         self._kept: Lru[ListingKey, _Kept] = Lru(KEPT_BYTES, lambda kept: len(kept.listing.body) + 1024)
@@ -55,7 +54,7 @@ class Listings:
         """A page of a list. Raises RegistryError."""
         kept = self._kept.get(key)
         age = self._clock.monotonic() - kept.asked_at if kept else 0.0
-        if kept is not None and age < self._window:
+        if kept is not None and age < upstream.window:
             return kept.listing, Outcome("hit", age=int(age))
         collapsed = key in self._asking
         try:
@@ -74,6 +73,7 @@ class Listings:
             listing = await upstream.list(key.repository, key.subject, key.query)
         except RegistryError as error:
             self._negatives.remember(key, error, self._clock.monotonic())
-            raise
+            raise self._negatives.instead_of(error, key) from None
+        self._negatives.forget(key)
         self._kept.put(key, _Kept(listing, self._clock.monotonic()))
         return listing

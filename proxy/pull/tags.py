@@ -41,9 +41,8 @@ class Tags:
     """Resolves tags of any repository."""
 
     def __init__(
-        self, window: float, manifests: Manifests, index: Index, negatives: Negatives, metrics: Metrics, clock: Clock
+        self, manifests: Manifests, index: Index, negatives: Negatives, metrics: Metrics, clock: Clock
     ) -> None:
-        self._window = window
         self._manifests = manifests
         self._index = index
         self._negatives = negatives
@@ -69,7 +68,7 @@ class Tags:
     async def _resolve(self, upstream: Registry, repository: Repository, tag: Tag, accept: str) -> Resolution:
         now = self._clock.time()
         stored = self._index.tag(repository, tag, accept)
-        state = freshness.decide(stored, now, self._window)
+        state = freshness.decide(stored, now, upstream.window)
         if stored is not None and state is Freshness.FRESH:
             outcome = Outcome("hit", age=freshness.age(stored, now), fallback=stored.source)
             return Resolution(stored.target, stored.previous, outcome)
@@ -113,7 +112,8 @@ class Tags:
             self._negatives.remember(key, error, self._clock.monotonic())
             missing = isinstance(error, ManifestUnknown | NameUnknown | Denied)
             self._metrics.revalidation(upstream.name, "missing" if missing else "failed")
-            raise
+            raise self._negatives.instead_of(error, key) from None
+        self._negatives.forget(key)
         target = self._manifests.confirm(repository, said.what)
         changed = stored is None or stored.target.digest != target.digest
         self._metrics.revalidation(upstream.name, "changed" if changed else "unchanged")

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Final, Literal
 
 from yarl import URL
@@ -56,6 +57,7 @@ class Upstream:
         self.name = options.name
         self.limits = Limits()
         self._url = URL(options.url)
+        self._transfers = asyncio.Semaphore(options.transfers) if options.transfers else None
         self._idle_timeout = options.idle_timeout
         self._metrics = metrics
         self._clock = clock
@@ -168,15 +170,17 @@ class Upstream:
         """The bytes of a blob from `offset` on, or from 0 where upstream cannot start elsewhere: see `BlobBody.start`.
 
         Every opening asks the registry anew, and so gets a fresh redirect. The connection is closed at the end of the
-        `with`, whatever is left of the body. Bytes are not verified here.
+        `with`, whatever is left of the body. Bytes are not verified here. Waits for its turn where the configuration
+        limits how many `transfers` there are at a time.
         """
-        self._check(Gate.REQUESTS)
-        with border(self.name):
-            body = await self._open(repository, digest, offset)
-        try:
-            yield body
-        finally:
-            body.close()
+        async with self._transfers or nullcontext():
+            self._check(Gate.REQUESTS)
+            with border(self.name):
+                body = await self._open(repository, digest, offset)
+            try:
+                yield body
+            finally:
+                body.close()
 
     async def is_public(self, repository: Repository, reference: Reference | None) -> bool:
         """Whether someone without an account may pull this repository. Free.

@@ -46,8 +46,12 @@ class Said(NamedTuple, Generic[T]):
 class Registry:
     """What a client's registry is for us. Its verbs are those of `Upstream`, and raise what those raise."""
 
-    def __init__(self, upstream: Upstream, fallbacks: Sequence[Upstream], metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, upstream: Upstream, fallbacks: Sequence[Upstream], window: float, metrics: Metrics, clock: Clock
+    ) -> None:
         self.name = upstream.name
+        self.window = window
+        """For how many seconds its tags and lists are answered without asking."""
         self._upstream = upstream
         self._fallbacks = fallbacks
         self._metrics = metrics
