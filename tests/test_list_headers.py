@@ -43,6 +43,27 @@ async def test_warnings__L896_no_more_than_4096_bytes_altogether(cache: CacheRig
     assert any("served stale" in each for each in stale)
 
 
+async def test_warnings__L892_of_upstream_come_with_manifests_too(cache: CacheRig, hub: FakeHub) -> None:
+    digest = hub.add_image(APP, "latest").digest
+    warning = '299 - "this image is deprecated"'
+    hub.change("manifest", lambda answer: answer.headers.update({"warning": warning}))
+
+    for reference in ("latest", digest):
+        for method in ("HEAD", "GET", "GET"):
+            reply = await cache.send(method, f"/v2/{APP}/manifests/{reference}")
+            assert reply.headers.getall("Warning") == [warning]
+
+
+async def test_warnings_that_upstream_has_taken_back_are_gone(cache: CacheRig, hub: FakeHub) -> None:
+    hub.add_image(APP, "latest")
+    hub.change("manifest", lambda answer: answer.headers.update({"warning": '299 - "moving house"'}))
+    await cache.get_manifest(APP, "latest")
+    hub.heal()
+    cache.clock.advance(301)
+
+    assert "Warning" not in (await cache.get_manifest(APP, "latest")).headers
+
+
 async def test_pulling_manifests__L166_the_content_type_keeps_its_case(cache: CacheRig, hub: FakeHub) -> None:
     """L167: clients SHOULD reject a manifest whose own `mediaType` is not the header's, and they compare strings."""
     media_type = "application/vnd.Acme.Thing.v1+json"

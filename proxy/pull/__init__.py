@@ -91,6 +91,10 @@ class Pull:
             return manifest, resolution.outcome
         return manifest, replace(outcome, fallback=resolution.outcome.fallback)
 
+    def warnings(self, repository: Repository, digest: Digest) -> tuple[str, ...]:
+        """What upstream wants people to know of a manifest: values of Warning headers."""
+        return self._upstreams[repository.registry].warnings(repository, digest)
+
     async def listing(self, repository: Repository, subject: Digest | None, query: str) -> tuple[Listing, Outcome]:
         """A page of a repository's tags or, with a subject, of what refers to that."""
         upstream = await self._admitted(repository, subject)

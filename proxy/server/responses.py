@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlencode
 
@@ -116,15 +116,20 @@ def listing_headers(headers: CIMultiDict[str], listing: Listing, path: str) -> N
     headers["Cache-Control"] = "no-cache"
     if listing.filters is not None:
         headers["OCI-Filters-Applied"] = listing.filters
-    room = MAX_WARNING_BYTES - sum(map(len, headers.getall("Warning", ())))
-    for warning in listing.warnings:
-        if len(warning) <= room:
-            headers.add("Warning", warning)
-            room -= len(warning)
+    pass_on_warnings(headers, listing.warnings)
     if listing.next_query is not None:
         namespace = headers.get("OCI-Namespace")
         query = listing.next_query + (f"&{urlencode({'ns': namespace})}" if namespace else "")
         headers["Link"] = f'<{path}?{query}>; rel="next"'
+
+
+def pass_on_warnings(headers: CIMultiDict[str], warnings: Iterable[str]) -> None:
+    """Upstream's warnings beside our own, as many as there is room for."""
+    room = MAX_WARNING_BYTES - sum(map(len, headers.getall("Warning", ())))
+    for warning in warnings:
+        if len(warning) <= room:
+            headers.add("Warning", warning)
+            room -= len(warning)
 
 
 def range_of(request_headers: Mapping[str, str], digest: Digest) -> str | None:

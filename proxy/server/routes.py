@@ -129,6 +129,7 @@ class Routes:
             found = manifest.descriptor
         exchange.outcome = outcome
         responses.manifest_headers(headers, found, target.reference, outcome)
+        responses.pass_on_warnings(headers, self._pull.warnings(target.repository, found.digest))
         if responses.matches(request.headers.get("If-None-Match"), found.digest):
             return self._whole(exchange, responses.not_modified(headers))
         if request.method == "HEAD":

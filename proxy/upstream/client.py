@@ -15,6 +15,7 @@ from yarl import URL
 
 from proxy.clock import Clock
 from proxy.config import UpstreamOptions
+from proxy.lru import Lru
 from proxy.metrics import Metrics
 from proxy.oci.errors import BlobUnknown, Denied, DigestInvalid, ManifestUnknown, NameUnknown, QueryInvalid, Unavailable
 from proxy.oci.listings import MAX_LISTING_BYTES, Listing, next_query, passable_warnings
@@ -41,6 +42,9 @@ _HEAD_REFUSED: Final = frozenset({401, 403, 405})
 """What stores that sign a URL for GET alone, and registries that know no HEAD of blobs, answer to it (PROTOCOL 3)."""
 
 
+_MAX_WARNED: Final = 1000
+
+
 class DigestMissing(Unavailable):
     """A HEAD was answered without Docker-Content-Digest: only a GET can tell."""
 
@@ -58,6 +62,7 @@ class Upstream:
         self.limits = Limits()
         self._url = URL(options.url)
         self._transfers = asyncio.Semaphore(options.transfers) if options.transfers else None
+        self._warnings: Lru[tuple[Repository, Digest], tuple[str, ...]] = Lru(_MAX_WARNED)
         self._idle_timeout = options.idle_timeout
         self._metrics = metrics
         self._clock = clock
@@ -74,6 +79,10 @@ class Upstream:
     def has_credentials(self) -> bool:
         """Whether a user name and password are configured."""
         return self._credentials.configured
+
+    def warnings(self, repository: Repository, digest: Digest) -> tuple[str, ...]:
+        """The Warning values that came with this manifest when it was last asked about."""
+        return self._warnings.get((repository, digest)) or ()
 
     def credentials_state(self) -> Literal["none", "ok", "rejected"]:
         """`rejected` from a refusal until upstream takes them again; meanwhile we ask anonymously."""
@@ -104,6 +113,7 @@ class Upstream:
                 digest = self._confirmed(reference, _content_digest(answer))
                 if digest is None:
                     raise DigestMissing(f"{self.name} does not tell digests")
+                self._note_warnings(repository, digest, answer)
                 return Descriptor(digest, _media_type(answer), content_length(answer.headers))
 
     async def get_manifest(self, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL) -> Manifest:
@@ -125,7 +135,9 @@ class Upstream:
                 if body is None:
                     raise Unavailable(f"{self.name}: a manifest of more than {MAX_MANIFEST_BYTES} bytes")
                 self._metrics.fetched(self.name, "manifest", len(body))
-                return self._verified(reference, answer, body)
+                manifest = self._verified(reference, answer, body)
+                self._note_warnings(repository, manifest.digest, answer)
+                return manifest
 
     async def head_blob(self, repository: Repository, digest: Digest) -> int | None:
         """The size of a blob in bytes, None if upstream does not say. Where HEAD is refused a GET of one byte asks."""
@@ -264,6 +276,13 @@ class Upstream:
     def _observe(self, answer: Answer) -> None:
         if not answer.elsewhere and answer.status != 429:
             self.limits.observe(answer.headers, self._clock.monotonic())
+
+    def _note_warnings(self, repository: Repository, digest: Digest, answer: Answer) -> None:
+        warnings = passable_warnings(answer.headers.getall("Warning", ()))
+        if warnings:
+            self._warnings.put((repository, digest), warnings)
+        else:
+            self._warnings.drop((repository, digest))
 
     def _listing(self, answer: Answer, media_type: str, body: bytes) -> Listing:
         try:

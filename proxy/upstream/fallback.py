@@ -66,6 +66,10 @@ class Registry:
         """Whether a user name and password are configured for the upstream itself."""
         return self._upstream.has_credentials
 
+    def warnings(self, repository: Repository, digest: Digest) -> tuple[str, ...]:
+        """The Warning values that came with this manifest when the upstream itself was last asked about it."""
+        return self._upstream.warnings(repository, digest)
+
     def may_pull(self) -> bool:
         """Whether the upstream itself would not refuse a GET of a manifest, as far as is known."""
         return self._upstream.may_pull()
