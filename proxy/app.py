@@ -27,6 +27,7 @@ from proxy.policy.quota import Gate
 from proxy.pull import Pull
 from proxy.pull.admission import Doorkeeper
 from proxy.pull.blobs import BlobPulls
+from proxy.pull.catalog import Catalog
 from proxy.pull.listings import Listings
 from proxy.pull.manifests import Manifests
 from proxy.pull.tags import Tags
@@ -36,7 +37,7 @@ from proxy.server.pump import Pump
 from proxy.server.routes import Routes
 from proxy.server.targets import Targets
 from proxy.store.blobs import Blobs
-from proxy.store.fill import Fills
+from proxy.store.fills import Fills
 from proxy.store.index import Index
 from proxy.store.transfer import Transfers
 from proxy.upstream.client import Upstream
@@ -75,9 +76,8 @@ class App:
         self._pull = self._build_pull()
         stream = access_log or sys.stderr
         self._access_log = AccessLog(stream, config.log.format) if config.log.access else None
-        self._routes = Routes(
-            Targets(self._upstreams, setup=config.server.setup), self._pull, Pump(), self.metrics, self._access_log
-        )
+        targets = Targets(self._upstreams, setup=config.server.setup, catalog=config.server.catalog)
+        self._routes = Routes(targets, self._pull, Pump(), self.metrics, self._access_log)
         self._ready = False
         self._closing = AsyncExitStack()
         self.client_url = ""
@@ -91,7 +91,8 @@ class App:
         blobs = BlobPulls(self._blobs, self._fills, self._index, negatives, clock)
         listings = Listings(negatives, clock)
         registries = {each.name: self._registry(each) for each in config.upstreams}
-        return Pull(registries, door, tags, manifests, blobs, listings)
+        catalog = Catalog(tuple(registries), self._index, door)
+        return Pull(registries, door, tags, manifests, blobs, listings, catalog)
 
     def _registry(self, options: UpstreamOptions) -> Registry:
         fallbacks = [self._upstreams[name] for name in options.fallbacks]

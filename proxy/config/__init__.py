@@ -77,6 +77,7 @@ class ServerOptions:
     listen: Address = field(default=Address("0.0.0.0", 5000), metadata=ADDRESS)
     shutdown_timeout: float = field(default=30.0, metadata=DURATION)
     setup: bool = field(default=True, metadata=SWITCH)
+    catalog: bool = field(default=False, metadata=SWITCH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

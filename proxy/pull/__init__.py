@@ -19,6 +19,7 @@ from proxy.oci.names import Digest, Reference, Repository
 from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS
 from proxy.pull.admission import Doorkeeper
 from proxy.pull.blobs import BlobAnswer, BlobPulls
+from proxy.pull.catalog import Catalog
 from proxy.pull.listings import ListingKey, Listings
 from proxy.pull.manifests import Manifests
 from proxy.pull.outcome import Outcome, reason_for
@@ -39,6 +40,7 @@ class Pull:
         manifests: Manifests,
         blobs: BlobPulls,
         listings: Listings,
+        catalog: Catalog,
     ) -> None:
         self._upstreams = upstreams
         self._door = door
@@ -46,6 +48,7 @@ class Pull:
         self._manifests = manifests
         self._blobs = blobs
         self._listings = listings
+        self._catalog = catalog
 
     async def aclose(self) -> None:
         """Stop what is being asked upstream."""
@@ -99,6 +102,10 @@ class Pull:
         """A page of a repository's tags or, with a subject, of what refers to that."""
         upstream = await self._admitted(repository, subject)
         return await self._listings.get(upstream, ListingKey(repository, subject, query))
+
+    async def catalog(self, count: int, after: str) -> tuple[list[str], bool]:
+        """Names of at most `count` repositories that we hold something of, and whether there are more after them."""
+        return await self._catalog.page(count, after)
 
     async def blob_size(self, repository: Repository, digest: Digest) -> tuple[int, Outcome]:
         """What HEAD of a blob answers, in bytes. Never starts a fill."""

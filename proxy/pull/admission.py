@@ -52,6 +52,11 @@ class Doorkeeper:
         if admission is Admission.DENY:
             raise Denied(_refusal(upstream, repository))
 
+    def is_known_to_be_served(self, repository: Repository) -> bool:
+        """Whether the repository would be let through for all that is known now; asks nobody."""
+        known = self._index.visibility(repository)
+        return self._private == "serve" or access.decide_unasked(known) is Admission.SERVE
+
     async def _ask(
         self, upstream: Registry, repository: Repository, reference: Reference | None, known: Visibility | None
     ) -> Admission:

@@ -18,7 +18,8 @@ from proxy.oci.names import Digest, Repository
 from proxy.policy.negatives import Negatives
 from proxy.pull.outcome import Outcome
 from proxy.store.blobs import SMALL_BYTES, Blobs, StoredBlob
-from proxy.store.fill import Fill, Fills
+from proxy.store.fill import Fill
+from proxy.store.fills import Fills
 from proxy.store.index import Index
 from proxy.upstream.fallback import Registry
 

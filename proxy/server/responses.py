@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -121,6 +122,14 @@ def listing_headers(headers: CIMultiDict[str], listing: Listing, path: str) -> N
         namespace = headers.get("OCI-Namespace")
         query = listing.next_query + (f"&{urlencode({'ns': namespace})}" if namespace else "")
         headers["Link"] = f'<{path}?{query}>; rel="next"'
+
+
+def catalog_response(headers: CIMultiDict[str], names: list[str], more: bool, count: int) -> web.Response:
+    """A page of the catalogue, as distribution gives it."""
+    headers["Content-Type"] = "application/json"
+    if more:
+        headers["Link"] = f'</v2/_catalog?{urlencode({"n": count, "last": names[-1]})}>; rel="next"'
+    return web.Response(body=json.dumps({"repositories": names}).encode(), headers=headers)
 
 
 def pass_on_warnings(headers: CIMultiDict[str], warnings: Iterable[str]) -> None:

@@ -22,7 +22,15 @@ from proxy.server import responses
 from proxy.server.access_log import AccessLog, Exchange
 from proxy.server.pump import Pump, Sendable
 from proxy.server.setup_pages import setup_page
-from proxy.server.targets import BaseTarget, BlobTarget, ListingTarget, ManifestTarget, SetupTarget, Targets
+from proxy.server.targets import (
+    BaseTarget,
+    BlobTarget,
+    CatalogTarget,
+    ListingTarget,
+    ManifestTarget,
+    SetupTarget,
+    Targets,
+)
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +118,9 @@ class Routes:
             case ListingTarget():
                 exchange.kind, exchange.subject = "listing", f"{target.repository} {target.subject or 'tags'}"
                 return await self._listing(request, exchange, headers.copy(), target)
+            case CatalogTarget():
+                names, more = await self._pull.catalog(target.count, target.last)
+                return self._whole(exchange, responses.catalog_response(headers, names, more, target.count))
             case BaseTarget():
                 exchange.kind = "ping"
                 return self._whole(exchange, responses.base_response(headers))

@@ -18,14 +18,15 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, parse_qsl, unquote
 
 from proxy.lru import Lru
-from proxy.oci.errors import NameInvalid, NameUnknown, NotServed
+from proxy.oci.errors import NameInvalid, NameUnknown, NotServed, QueryInvalid
 from proxy.oci.listings import clean_query
 from proxy.oci.names import DOCKER_HUB, DOCKER_HUB_ALIASES, Digest, Reference, Repository, parse_reference
 
 _HOST: Final = r"(?:(?P<host>(?!v2/)[^/]+)/)?"
+_CATALOG_PAGE: Final = 1000
 _REMEMBERED: Final = 4096
 _REMEMBERED_LENGTH: Final = 512
 
@@ -67,21 +68,33 @@ class ListingTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogTarget:
+    """A page of the catalogue: at most `count` names after `last`."""
+
+    count: int
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetupTarget:
     """`/setup/<client>`: how that client is told about this cache; `client` is empty in `/setup`."""
 
     client: str
 
 
-Target = BaseTarget | ManifestTarget | BlobTarget | ListingTarget | SetupTarget
+Target = BaseTarget | ManifestTarget | BlobTarget | ListingTarget | CatalogTarget | SetupTarget
 
 
 class Targets:
-    """Parses request targets for these upstreams; the first is the default. `setup`: whether /setup is answered."""
+    """Parses request targets for these upstreams; the first is the default.
 
-    def __init__(self, registries: Collection[str], *, setup: bool = True) -> None:
+    `setup` and `catalog`: whether /setup and /v2/_catalog are answered.
+    """
+
+    def __init__(self, registries: Collection[str], *, setup: bool = True, catalog: bool = False) -> None:
         self.registries = tuple(registries)
         self._setup = setup
+        self._catalog = catalog
         self._parsed: Lru[tuple[str, str | None], Target] = Lru(_REMEMBERED)
         """The same few targets are asked for again and again, and parsing one costs as much as answering it."""
 
@@ -111,7 +124,7 @@ class Targets:
         path = unquote(raw_path, errors="surrogateescape")
         found = _OBJECT.match(path)
         if found is None:
-            return self._parse_base(path)
+            return self._parse_catalog(query) if self._catalog and path == "/v2/_catalog" else self._parse_base(path)
         host, name = found["host"], found["name"]
         first, slash, rest = name.partition("/")
         if host is None and slash and self._find(first) is not None:
@@ -126,6 +139,13 @@ class Targets:
                 return ListingTarget(repository, Digest.parse(found["reference"]), clean_query(query))
             case _:
                 return ListingTarget(repository, None, clean_query(query))
+
+    def _parse_catalog(self, query: str) -> CatalogTarget:
+        fields = dict(parse_qsl(clean_query(query)))
+        count = fields.get("n", str(_CATALOG_PAGE))
+        if not re.fullmatch(r"[1-9][0-9]{0,5}", count, re.ASCII):
+            raise QueryInvalid("n is a number of repositories, at least 1")
+        return CatalogTarget(min(int(count), _CATALOG_PAGE), fields.get("last", ""))
 
     def _parse_base(self, path: str) -> BaseTarget | SetupTarget:
         setup = _SETUP.match(path) if self._setup else None

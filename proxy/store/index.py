@@ -140,6 +140,13 @@ class Index:
         """Remember whether a repository is public."""
         self._put(("visibility", str(repository)), (int(visibility.public), visibility.checked_at))
 
+    def repositories(self, after: str, limit: int) -> list[Repository]:
+        """Repositories that were shown to have something, in order, from the one after this. Blocking; any thread."""
+        query = "SELECT DISTINCT repository FROM links WHERE repository > ? AND held = 1 ORDER BY repository LIMIT ?"
+        with contextlib.closing(sqlite3.connect(self._path)) as connection:
+            rows = connection.execute(query, (after, limit)).fetchall()
+        return [Repository(*row[0].split("/", 1)) for row in rows]
+
     def blob_size(self, digest: Digest) -> int | None:
         """The size in bytes of a blob when it was stored."""
         row = self._get("blobs", str(digest))
