@@ -150,6 +150,12 @@ def test_a_query_that_names_two_registries_is_refused() -> None:
         ("/v2/a..b/manifests/x", NameInvalid),
         ("/v2/-a/manifests/x", NameInvalid),
         ("/v2/docker.io//alpine/manifests/x", NameInvalid),
+        ("/v2/unknown.example/a/manifests/x", NameUnknown),
+        ("/v2/unknown.example:5000/a/manifests/x", NameUnknown),
+        ("/v2/cache:5000/a/manifests/x", NameUnknown),
+        ("/v2/localhost/a/manifests/x", NameUnknown),
+        ("/v2/../a/manifests/x", NameInvalid),
+        ("/v2/-a.b/a/manifests/x", NameInvalid),
         ("/v2/a/b/manifests/", TagInvalid),
         ("/v2/a/b/manifests/x%0a", TagInvalid),
         ("/v2/a/b/manifests/.x", TagInvalid),
@@ -201,3 +207,10 @@ def test_names_and_tags_may_be_as_long_as_the_specification_allows() -> None:
 def test_sha512_is_a_digest_too() -> None:
     target, _ = read(f"/v2/a/b/blobs/sha512:{HEX}{HEX}")
     assert isinstance(target, BlobTarget)
+
+
+def test_a_name_may_look_like_a_host_where_the_upstream_is_not_docker_hub() -> None:
+    target = Targets(["registry.example:5000"]).parse("/v2/team.a/app/manifests/latest")
+
+    assert isinstance(target, ManifestTarget)
+    assert str(target.repository) == "registry.example:5000/team.a/app"

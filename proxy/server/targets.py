@@ -26,6 +26,8 @@ from proxy.oci.listings import clean_query
 from proxy.oci.names import DOCKER_HUB, DOCKER_HUB_ALIASES, Digest, Reference, Repository, parse_reference
 
 _HOST: Final = r"(?:(?P<host>(?!v2/)[^/]+)/)?"
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_HOST_LIKE: Final = re.compile(rf"\A(?:localhost|{_LABEL}(?:\.{_LABEL})+|{_LABEL}(?=:))(?::[0-9]{{1,5}})?\Z")
 _CATALOG_PAGE: Final = 1000
 _REMEMBERED: Final = 4096
 _REMEMBERED_LENGTH: Final = 512
@@ -127,7 +129,7 @@ class Targets:
             return self._parse_catalog(query) if self._catalog and path == "/v2/_catalog" else self._parse_base(path)
         host, name = found["host"], found["name"]
         first, slash, rest = name.partition("/")
-        if host is None and slash and self._find(first) is not None:
+        if host is None and slash and self._is_upstream(first, namespace):
             host, name = first, rest
         repository = Repository.parse(name, self._choose(host, namespace))
         match found["kind"]:
@@ -157,6 +159,15 @@ class Targets:
         if match["host"] is not None:
             self._registry(match["host"])
         return BaseTarget()
+
+    def _is_upstream(self, first: str, namespace: str | None) -> bool:
+        """Whether the first component of a name is an upstream. Raises NameUnknown for one that we do not know.
+
+        Names of Docker Hub never look like a host; those of other registries may (PROTOCOL 5.6).
+        """
+        if self._find(first) is None and _HOST_LIKE.match(first) and self._choose(None, namespace) == DOCKER_HUB:
+            self._registry(first)
+        return self._find(first) is not None
 
     def _choose(self, host: str | None, namespace: str | None) -> str:
         named = {self._registry(each) for each in (host, namespace) if each is not None}
