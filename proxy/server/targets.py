@@ -163,11 +163,14 @@ class Targets:
     def _is_upstream(self, first: str, namespace: str | None) -> bool:
         """Whether the first component of a name is an upstream. Raises NameUnknown for one that we do not know.
 
-        Names of Docker Hub never look like a host; those of other registries may (PROTOCOL 5.6).
+        Where nothing else names the registry, clients take what looks like a host for one (PROTOCOL 5.6). Names of
+        Docker Hub never do; those of other registries may.
         """
-        if self._find(first) is None and _HOST_LIKE.match(first) and self._choose(None, namespace) == DOCKER_HUB:
+        if self._find(first) is not None:
+            return True
+        if namespace is None and self.registries[0] == DOCKER_HUB and _HOST_LIKE.match(first):
             self._registry(first)
-        return self._find(first) is not None
+        return False
 
     def _choose(self, host: str | None, namespace: str | None) -> str:
         named = {self._registry(each) for each in (host, namespace) if each is not None}
