@@ -61,12 +61,14 @@ class BlobBody:
         return data
 
     def detach(self) -> RawBody | None:
-        """The rest of the body for a thread to receive: without TLS, of known length, and still arriving. Else None.
+        """The rest of the body for a thread to receive: without TLS or chunks, and still arriving. Else None.
 
         After that, `read` is not called any more.
         """
         connection, content = self._answer.response.connection, self._answer.response.content
         if connection is None or connection.protocol is None or content.exception() is not None or not self._left:
+            return None
+        if "Transfer-Encoding" in self._answer.headers:  # The size of a 206 is known even so, from Content-Range.
             return None
         transport = connection.transport
         if transport is None or transport.get_extra_info("sslcontext") is not None:

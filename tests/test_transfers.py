@@ -1,0 +1,57 @@
+"""Large bodies are received in a thread, from the connection's own socket: only where that is the body and no framing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.blob_rig import KIB, MIB, add_layer
+from tests.cache_rig import CacheRig
+from tests.fake_hub import FakeHub
+
+REPOSITORY = "library/app"
+
+
+@pytest.mark.parametrize("cut", [None, 700 * KIB], ids=["whole", "resumed"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_large_body_is_right_however_it_is_framed(
+    hub: FakeHub, cache: CacheRig, monkeypatch: pytest.MonkeyPatch, chunked: bool, cut: int | None
+) -> None:
+    """A resumed one tells its size in Content-Range even where it comes in chunks."""
+    monkeypatch.setattr("proxy.store.fill.FIRST_PAUSE_SECONDS", 0.001)
+    layer = add_layer(hub, 4 * MIB)
+    if chunked:
+        hub.no_content_length(layer.digest)
+    if cut is not None:
+        hub.cut(layer.digest, cut)
+
+    reply = await cache.get_blob(REPOSITORY, layer.digest)
+
+    assert (reply.status, reply.body) == (200, layer.content)
+    assert (cache.blobs_on_disk(), cache.partials_on_disk()) == ({layer.digest}, {})
+
+
+async def test_a_large_body_that_stalls_is_resumed_after_the_idle_time_out(hub: FakeHub, cache: CacheRig) -> None:
+    await cache.stop()
+    cache.idle_timeout = 0.3
+    await cache.start()
+    layer = add_layer(hub, 4 * MIB)
+    gate = hub.hold(layer.digest, after_bytes=2 * MIB, times=1)
+
+    reply = await cache.get_blob(REPOSITORY, layer.digest)
+    gate.release()
+
+    assert (reply.status, reply.body) == (200, layer.content)
+
+
+async def test_a_stop_ends_a_transfer_that_waits_and_keeps_what_came(hub: FakeHub, cache: CacheRig) -> None:
+    layer = add_layer(hub, 4 * MIB)
+    hub.hold(layer.digest, after_bytes=2 * MIB)
+    async with cache.open(f"/v2/{REPOSITORY}/blobs/{layer.digest}") as response:
+        await response.content.readexactly(MIB)
+        await hub.wait_held(layer.digest)
+    await cache.stop()
+
+    assert cache.partials_on_disk()[layer.digest] <= 2 * MIB
+    hub.release()
+    await cache.start()
+    assert (await cache.get_blob(REPOSITORY, layer.digest)).body == layer.content
