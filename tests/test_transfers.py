@@ -1,4 +1,4 @@
-"""Large bodies are received in a thread, from the connection's own socket: only where that is the body and no framing."""
+"""Large bodies are received in a thread, from the connection's own socket: only where nothing frames them."""
 
 from __future__ import annotations
 

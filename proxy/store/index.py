@@ -143,8 +143,12 @@ class Index:
     def repositories(self, after: str, limit: int) -> list[Repository]:
         """Repositories that were shown to have something, in order, from the one after this. Blocking; any thread."""
         query = "SELECT DISTINCT repository FROM links WHERE repository > ? AND held = 1 ORDER BY repository LIMIT ?"
-        with contextlib.closing(sqlite3.connect(self._path)) as connection:
-            rows = connection.execute(query, (after, limit)).fetchall()
+        try:
+            with contextlib.closing(sqlite3.connect(self._path)) as connection:
+                rows = connection.execute(query, (after, limit)).fetchall()
+        except sqlite3.Error as error:
+            log.error("the repositories cannot be read from the index: %s", error)
+            return []
         return [Repository(*row[0].split("/", 1)) for row in rows]
 
     def blob_size(self, digest: Digest) -> int | None:
