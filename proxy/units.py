@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Final
 
 _SECONDS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -22,7 +23,23 @@ _BYTES: Final = {
 _NUMBER: Final = r"\d{1,15}(?:\.\d{1,9})?"
 _PLAIN: Final = re.compile(rf"\A{_NUMBER}\Z", re.ASCII)
 _DURATION: Final = re.compile(rf"({_NUMBER})(ms|[dhms])", re.ASCII)
+_PERCENT: Final = re.compile(rf"\A({_NUMBER})\s*%\Z", re.ASCII)
 _SIZE: Final = re.compile(rf"\A({_NUMBER})\s*([kKMGT]i?B|B)\Z", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of something: so many bytes of it, or so many percent."""
+
+    amount: float
+    percent: bool = False
+
+    def of(self, total: int) -> int:
+        """The part in bytes, where the whole is of `total` bytes."""
+        return int(total * self.amount / 100) if self.percent else int(self.amount)
+
+    def __str__(self) -> str:
+        return f"{self.amount:g}%" if self.percent else format_size(int(self.amount))
 
 
 def parse_duration(text: str) -> float:
@@ -45,6 +62,16 @@ def parse_size(text: str) -> int:
     if match is None or match[2] not in _BYTES:
         raise ValueError(text)
     return int(float(match[1]) * _BYTES[match[2]])
+
+
+def parse_share(text: str) -> Share:
+    """`10%`, or what `parse_size` reads. Raises ValueError."""
+    match = _PERCENT.match(text.strip())
+    if match is None:
+        return Share(parse_size(text))
+    if float(match[1]) > 100:
+        raise ValueError(text)
+    return Share(float(match[1]), percent=True)
 
 
 def format_duration(seconds: float) -> str:

@@ -25,6 +25,7 @@ from proxy.config.values import (
     POSITIVE_DURATION,
     PROXY,
     SECRET,
+    SHARE,
     SIZE,
     SWITCH,
     TEXT,
@@ -37,6 +38,7 @@ from proxy.config.values import (
     closest,
 )
 from proxy.oci.names import DOCKER_HUB
+from proxy.units import Share
 
 __all__ = [
     "AccessOptions",
@@ -51,6 +53,7 @@ __all__ = [
     "Plain",
     "Secret",
     "ServerOptions",
+    "Share",
     "UpstreamOptions",
     "check_files",
     "describe",
@@ -72,10 +75,19 @@ def default_directory(environ: Mapping[str, str]) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """The listener for clients."""
+    """The listener for clients, and what it takes from them at most; 0 is no limit.
+
+    `header_timeout` is how long a client may take to send a request's headers; `max_requests` is how many requests are
+    answered at the same time, those that wait for upstream included.
+    """
 
     listen: Address = field(default=Address("0.0.0.0", 5000), metadata=ADDRESS)
     shutdown_timeout: float = field(default=30.0, metadata=DURATION)
+    reuse_port: bool = field(default=False, metadata=SWITCH)
+    header_timeout: float = field(default=10.0, metadata=POSITIVE_DURATION)
+    max_connections: int = field(default=8192, metadata=COUNT)
+    max_connections_per_client: int = field(default=1024, metadata=COUNT)
+    max_requests: int = field(default=4096, metadata=COUNT)
     setup: bool = field(default=True, metadata=SWITCH)
     catalog: bool = field(default=False, metadata=SWITCH)
 
@@ -89,10 +101,24 @@ class AdminOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheOptions:
-    """Where blobs are kept; `memory` is the bytes of small ones that are held in memory too."""
+    """Where blobs are kept, and how much room they may take.
+
+    `memory` is the bytes of small ones that are held in memory too. `max_size` is what blobs take on disk at most, and
+    `min_free` what stays free on it; percent are of the whole file system, and 0 is no limit. What was not used for
+    `max_age` seconds goes, unless that is 0; what was used in the last `grace` seconds stays. `max_fills` is how many
+    blobs are fetched at a time, 0 for no limit. All that is stored is read and hashed again every `scrub_interval`
+    seconds, at `scrub_rate` bytes a second; a rate of 0 is never.
+    """
 
     directory: Path = field(default_factory=lambda: default_directory(os.environ), metadata=PATH)
     memory: int = field(default=32 * 2**20, metadata=SIZE)
+    max_size: Share = field(default=Share(0), metadata=SHARE)
+    min_free: Share = field(default=Share(5, percent=True), metadata=SHARE)
+    max_age: float = field(default=0.0, metadata=DURATION)
+    grace: float = field(default=600.0, metadata=DURATION)
+    max_fills: int = field(default=256, metadata=COUNT)
+    scrub_rate: int = field(default=20 * 2**20, metadata=SIZE)
+    scrub_interval: float = field(default=7 * 86400.0, metadata=POSITIVE_DURATION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +159,9 @@ class UpstreamOptions:
     """A registry that we ask. `password` comes from the environment only; `password_file` is read when it is needed.
 
     `tags` overrules `freshness.tags`; `ca` is a file of certificates to trust besides the system's; `insecure` does not
-    verify certificates; `proxy` overrules the environment's; `transfers` is how many blobs are fetched at a time, 0 for
-    no limit; `fallbacks` are names of other upstreams, asked when this one is down or limited.
+    verify certificates; `proxy` overrules the environment's; `requests` is how many questions (manifests, lists,
+    tokens) are asked and `transfers` how many blobs are fetched at a time, 0 for no limit; `fallbacks` are names of
+    other upstreams, asked when this one is down or limited.
     """
 
     name: str = field(default=DOCKER_HUB, metadata=NAME)
@@ -146,6 +173,7 @@ class UpstreamOptions:
     ca: Path | None = field(default=None, metadata=PATH)
     insecure: bool = field(default=False, metadata=SWITCH)
     proxy: str | None = field(default=None, metadata=PROXY)
+    requests: int = field(default=64, metadata=COUNT)
     transfers: int = field(default=0, metadata=COUNT)
     fallbacks: tuple[str, ...] = field(default=(), metadata=NAMES)
     connect_timeout: float = field(default=10.0, metadata=POSITIVE_DURATION)

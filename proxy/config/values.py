@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from proxy.config.sources import ConfigError, Given
 from proxy.oci.names import DOCKER_HUB, DOCKER_HUB_ALIASES
-from proxy.units import format_duration, format_size, parse_duration, parse_size
+from proxy.units import Share, format_duration, format_size, parse_duration, parse_share, parse_size
 
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
 _NAME = re.compile(rf"\A{_HOST}(?::\d{{1,5}})?\Z", re.ASCII)
@@ -127,6 +127,10 @@ def _size(value: object) -> int:
     return parse_size(_number(value))
 
 
+def _share(value: object) -> Share:
+    return parse_share(_number(value))
+
+
 def _switch(value: object) -> bool:
     if isinstance(value, bool):
         return value
@@ -198,6 +202,10 @@ def _show_size(value: int) -> str | int:
     return text if parse_size(text) == value else value
 
 
+def _show_share(value: Share) -> str | int:
+    return str(value) if value.percent else _show_size(int(value.amount))
+
+
 def _kind(
     expected: str,
     parse: Callable[[Any], Any],
@@ -213,6 +221,7 @@ ADDRESS: Final = _kind('an address such as "0.0.0.0:5000", "[::1]:5000" or ":500
 DURATION: Final = _kind(_A_DURATION, _duration, format_duration)
 POSITIVE_DURATION: Final = _kind(f"{_A_DURATION}, more than 0", _positive_duration, format_duration)
 SIZE: Final = _kind('a size such as "32MiB", "1GB" or a number of bytes', _size, _show_size)
+SHARE: Final = _kind('a size such as "50GiB", or a share such as "10%"', _share, _show_share)
 SWITCH: Final = _kind("true or false", _switch, bool)
 TEXT: Final = _kind("text", _text)
 PATH: Final = _kind("a path", _path)
