@@ -31,7 +31,7 @@ def gets_by_tag(hub: FakeHub) -> list[str | None]:
 
 def in_flight(cache: CacheRig) -> int:
     """How many requests are being answered: what a test of concurrency waits for, and no client can see."""
-    return cache.app._routes._active
+    return cache.app.generation.routes._active
 
 
 def _refused(hub: FakeHub, repository: str | None) -> bool:

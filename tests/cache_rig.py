@@ -141,7 +141,7 @@ class CacheRig:
 
     async def settled(self) -> None:
         """Wait until blobs whose last byte was sent have their name too: that comes a moment later."""
-        await eventually(lambda: not any(fill.progress.ended for fill in self.app._fills), label="fills settled")
+        await eventually(lambda: not any(fill.progress.ended for fill in self.app.store.fills), label="fills settled")
 
     def open(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
         """A response whose body the test reads itself: `async with rig.open(path) as response`."""

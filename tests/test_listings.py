@@ -120,7 +120,7 @@ async def test_concurrent_requests_for_one_list_are_one_question(cache: CacheRig
 
 
 async def _release_when(cache: CacheRig, gate: object, waiting: int) -> None:
-    await eventually(lambda: cache.app._routes._active == waiting)
+    await eventually(lambda: cache.app.generation.routes._active == waiting)
     gate.release()  # type: ignore[attr-defined]
 
 

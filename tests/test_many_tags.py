@@ -148,4 +148,4 @@ async def test_the_pages_that_are_kept_stay_within_their_bound(cache: CacheRig, 
 
 def kept_listings(cache: CacheRig) -> Listings:
     """What holds the pages: how much they weigh no client can see."""
-    return cache.app._pull._listings
+    return cache.app.generation.pull._listings

@@ -177,7 +177,7 @@ async def test_a_client_that_takes_nothing_is_cut_off_without_alarm(
     digest = hub.add_synthetic_blob(LARGE)
     hub.add_image(REPOSITORY, "latest", [digest])
     await cache.get_blob(REPOSITORY, digest)
-    monkeypatch.setattr("proxy.app.Pump", lambda: Pump(stall_seconds=0.1))
+    monkeypatch.setattr("proxy.app.generation.Pump", lambda: Pump(stall_seconds=0.1))
     await cache.restart()
 
     async with raw_client(cache.url, receive_buffer=4096) as client:

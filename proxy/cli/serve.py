@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Greet, then serve."""
     from proxy.app import StartError
-    from proxy.app import run as run_app
+    from proxy.app.service import run as run_app
     from proxy.cli.banner import banner
 
     config = load_config(arguments)

@@ -1,0 +1,105 @@
+"""What lives as long as the process and its folder: the bytes, the index, the fills, and who keeps them in order.
+
+No reload of the configuration replaces anything here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final, Protocol, TextIO
+
+from proxy.app.errors import StartError
+from proxy.clock import Clock
+from proxy.config import Config
+from proxy.metrics import CacheSample, Metrics
+from proxy.store.blobs import Blobs
+from proxy.store.fills import Fills
+from proxy.store.index import Index
+from proxy.store.transfer import Transfers
+
+DISK_THREADS: Final = 4
+FILL_THREADS: Final = 8
+TRANSFER_THREADS: Final = 32
+"""Each has a buffer of 1 MiB. More large fills at a time are received on the event loop."""
+
+
+class Keeper(Protocol):
+    """Works in the background while the store is open, and owns the task it does that in."""
+
+    async def start(self) -> None:
+        """Begin. The store is open."""
+
+    async def aclose(self) -> None:
+        """End, and wait for the end. The store is still open. Called only after `start`."""
+
+
+class Store:
+    """The open folder of one process: `start`, then `finish`, then `aclose`."""
+
+    def __init__(self, config: Config, metrics: Metrics, clock: Clock) -> None:
+        self.directory = config.cache.directory
+        self._clock = clock
+        self._disk = ThreadPoolExecutor(DISK_THREADS, "disk")
+        self._writers = ThreadPoolExecutor(FILL_THREADS, "fill")
+        self.blobs = Blobs(self.directory, config.cache.memory, self._disk)
+        self.index = Index(self.directory / "index.sqlite")
+        self._transfers = Transfers(TRANSFER_THREADS)
+        self.fills = Fills(self.blobs, self.index, metrics, self._writers, self._transfers)
+        self._keepers: tuple[Keeper, ...] = ()
+        """Started in this order and closed in the reverse one: a line here is all that a keeper needs."""
+        self._closing = AsyncExitStack()
+        self._finishing = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Open the folder and set the keepers to work. Raises StartError; `finish` and `aclose` then, too."""
+        loop = asyncio.get_running_loop()
+        for executor in (self._disk, self._writers):
+            self._closing.callback(executor.shutdown)
+        self._closing.callback(self._transfers.close)
+        await loop.run_in_executor(self._disk, self._open, loop)
+        self._finishing.push_async_callback(self.fills.aclose)
+        for keeper in self._keepers:
+            await keeper.start()
+            self._finishing.push_async_callback(keeper.aclose)
+
+    async def finish(self) -> None:
+        """End what is going on, the fills last; they use upstreams, which close after this."""
+        await self._finishing.aclose()
+
+    async def aclose(self) -> None:
+        """Close the folder, which is left clean."""
+        await self.finish()
+        await self._closing.aclose()
+
+    def sample(self) -> CacheSample:
+        """How much the store holds."""
+        return CacheSample(self.index.blob_count, self.index.blob_bytes, self.blobs.memory_bytes)
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._closing.callback(_lock(self.directory / "lock").close)
+            self.blobs.prepare()
+            self._closing.callback(self.index.close)
+            self.index.open(loop)
+        except (OSError, sqlite3.Error) as error:
+            raise StartError(
+                f"cannot use the cache folder {self.directory}: {error}. Choose another with [cache] directory, or "
+                "PULLTHROUGH_CACHE__DIRECTORY in the environment, or make this one writable for this user."
+            ) from error
+
+
+def _lock(path: Path) -> TextIO:
+    """An exclusive lock for as long as the file is open: two programs that write one partial could spoil it."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise OSError("another pullthrough uses it") from error
+    return file
