@@ -1,5 +1,6 @@
 """A small registry that behaves like Docker Hub, and can count, stall, cut, corrupt and lie."""
 
+from . import spoilt
 from .answers import Answer, Gate
 from .client import HubClient, Reply
 from .faults import Rule, at
@@ -24,4 +25,5 @@ __all__ = [
     "Reply",
     "Rule",
     "at",
+    "spoilt",
 ]

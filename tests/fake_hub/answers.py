@@ -60,6 +60,7 @@ class Answer:
     cut_after: int | None = None  # then the connection is reset
     end_after: int | None = None  # then the body ends, as if it were whole
     raw: bytes | None = None  # sent in place of an HTTP answer
+    pace: tuple[int, float] | None = None  # so many bytes at a time, with so many seconds between
 
     def extent(self) -> tuple[int, int]:
         """Return where the body starts and stops in the content."""

@@ -1,5 +1,6 @@
 """Putting an answer on the wire, with its holds, cuts and lies."""
 
+import asyncio
 import contextlib
 import fcntl
 import socket
@@ -24,7 +25,7 @@ async def send(request: web.BaseRequest, answer: Answer, record: Recorded) -> we
             await _pass_gates(answer, BEFORE_HEADERS)
             record.status = answer.status
             if answer.raw is not None:
-                _send_raw(request, answer.raw)
+                await _send_raw(request, answer.raw, answer.pace)
                 return response
             if answer.chunked:
                 response.enable_chunked_encoding()
@@ -43,10 +44,13 @@ async def _send_body(response: web.StreamResponse, answer: Answer, record: Recor
     position = 0
     for halt in sorted(halt for halt in halts if 0 <= halt <= stop - start):
         while position < halt:
-            piece = answer.content.read(start + position, start + min(position + PIECE, halt))
+            size = PIECE if answer.pace is None else answer.pace[0]
+            piece = answer.content.read(start + position, start + min(position + size, halt))
             await response.write(piece)
             position += len(piece)
             record.sent = position
+            if answer.pace is not None:
+                await asyncio.sleep(answer.pace[1])
         await _pass_gates(answer, halt)
         if halt == answer.cut_after:
             raise CutOff
@@ -62,9 +66,14 @@ async def _pass_gates(answer: Answer, position: int) -> None:
             await gate.passed()
 
 
-def _send_raw(request: web.BaseRequest, raw: bytes) -> None:
+async def _send_raw(request: web.BaseRequest, raw: bytes, pace: tuple[int, float] | None) -> None:
+    size, pause = pace or (max(1, len(raw)), 0.0)
+    for start in range(0, len(raw), size):
+        if request.transport is None or request.transport.is_closing():
+            return
+        request.transport.write(raw[start : start + size])
+        await asyncio.sleep(pause)
     if request.transport is not None:
-        request.transport.write(raw)
         request.transport.close()
 
 
