@@ -45,6 +45,11 @@ class Lru(Generic[K, V]):
             _, forgotten = self._entries.popitem(last=False)
             self.weight -= self._weigh(forgotten)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self.weight = 0
+
     def drop(self, key: K) -> None:
         """Forget the value, if there is one."""
         value = self._entries.pop(key, None)

@@ -129,19 +129,59 @@ def _newer(path: Path) -> None:
     connection.close()
 
 
-def _malformed(path: Path) -> None:
+def _before(path: Path) -> sqlite3.Connection:
+    """A database of the version before."""
     connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE blobs (digest TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID")
-    connection.executemany("INSERT INTO blobs VALUES (?, ?)", [(f"sha256:{n:064}", n) for n in range(1000)])
-    connection.execute("PRAGMA user_version = 2")
-    connection.commit()
-    connection.close()
+    connection.executescript(
+        """
+        CREATE TABLE tags (
+            repository TEXT, tag TEXT, accept TEXT, checked_at REAL, source TEXT,
+            digest TEXT, media_type TEXT, size INTEGER,
+            previous_digest TEXT, previous_media_type TEXT, previous_size INTEGER,
+            PRIMARY KEY (repository, tag, accept)) WITHOUT ROWID;
+        CREATE TABLE links (
+            repository TEXT, digest TEXT, media_type TEXT, size INTEGER, held INTEGER,
+            PRIMARY KEY (repository, digest)) WITHOUT ROWID;
+        CREATE TABLE visibility (repository TEXT PRIMARY KEY, public INTEGER, checked_at REAL) WITHOUT ROWID;
+        CREATE TABLE blobs (digest TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID;
+        """
+    )
+    return connection
+
+
+def _spoil_rows(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)  # The schema is whole, the rows are not.
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("spoil", [_garbage, _newer, _malformed])
+def _malformed(path: Path) -> None:
+    connection = _before(path)
+    connection.executemany("INSERT INTO blobs VALUES (?, ?)", [(f"sha256:{n:064}", n) for n in range(1000)])
+    connection.execute("PRAGMA user_version = 2")
+    connection.commit()
+    connection.close()
+    _spoil_rows(path)
+
+
+def _truncated(path: Path) -> None:
+    _before(path).close()
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _foreign(path: Path) -> None:
+    connection = _before(path)
+    connection.execute("DROP TABLE links")
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+
+
+def _found_malformed_in_use(path: Path) -> None:
+    path.write_bytes(b"")
+    path.with_name(f"{path.name}.spoiled").touch()
+
+
+@pytest.mark.parametrize("spoil", [_garbage, _newer, _malformed, _truncated, _foreign, _found_malformed_in_use])
 async def test_a_file_that_cannot_be_used_is_set_aside_and_a_new_one_begun(
     path: Path, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -158,6 +198,136 @@ async def test_a_file_that_cannot_be_used_is_set_aside_and_a_new_one_begun(
             path.with_name(f"index.sqlite{suffix}").unlink(missing_ok=True)
     assert set_aside(path) == ["index.sqlite.unusable-1", "index.sqlite.unusable-2"]
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+
+
+async def test_a_file_of_the_version_before_is_taken_over(path: Path) -> None:
+    connection = _before(path)
+    connection.executemany("INSERT INTO blobs VALUES (?, ?)", [(str(DIGEST), 3), (str(OTHER), 4)])
+    links = [("docker.io/library/app", str(DIGEST), "a/b", 3, 1)]
+    connection.executemany("INSERT INTO links VALUES (?, ?, ?, ?, ?)", links)
+    tag = ("docker.io/library/app", "latest", "", 12.5, None, str(DIGEST), "a/b", 3, None, None, None)
+    connection.execute(f"INSERT INTO tags VALUES ({', '.join('?' * len(tag))})", tag)
+    connection.execute("INSERT INTO visibility VALUES ('docker.io/library/app', 1, 99.5)")
+    connection.execute("PRAGMA user_version = 2")
+    connection.commit()
+    connection.close()
+
+    async with opened(path) as index:
+        link = index.link(APP, DIGEST)
+        assert link is not None
+        assert (link.descriptor, link.held) == (Descriptor(DIGEST, "a/b", 3), True)
+        assert index.tag(APP, LATEST, "") == StoredTag(Descriptor(DIGEST, "a/b", 3), None, 12.5)
+        assert index.visibility(APP) == Visibility(True, 99.5)
+        assert (index.blob_size(DIGEST), index.blob_count, index.blob_bytes) == (3, 2, 7)
+        manifests = await index.query(lambda reader: reader.execute("SELECT digest, manifest FROM blobs").fetchall())
+        assert dict(manifests) == {str(DIGEST): 1, str(OTHER): 0}
+
+    assert set_aside(path) == []
+
+
+async def test_a_file_that_is_found_malformed_in_use_is_set_aside_at_the_next_start(path: Path) -> None:
+    async with opened(path) as index:
+        for number in range(2000):
+            index.put_blob(Digest.of(str(number).encode()), number)
+    _spoil_rows(path)
+
+    async with opened(path) as index:
+        assert index.blob_size(DIGEST) is None
+    async with opened(path) as index:
+        index.put_blob(DIGEST, 3)
+        assert (index.blob_size(DIGEST), index.blob_count) == (3, 1)
+
+    assert len(set_aside(path)) == 1
+
+
+async def test_what_is_written_while_another_has_the_database_locked_is_written_when_it_has_not(path: Path) -> None:
+    async with opened(path) as index:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        index.put_blob(DIGEST, 3)
+        assert index.blob_size(DIGEST) == 3
+        other.execute("COMMIT")
+        other.close()
+        assert await index.write(lambda writer: writer.execute("SELECT size FROM blobs").fetchall()) == [(3,)]
+
+
+async def test_a_job_comes_after_what_was_put_before_and_nothing_old_is_remembered_after_it(path: Path) -> None:
+    async with opened(path) as index:
+        index.put_blob(DIGEST, 3)
+        index.put_blob(OTHER, 4)
+        assert (index.blob_count, index.blob_bytes) == (2, 7)
+
+        await index.forget_blobs([DIGEST])
+
+        assert (index.blob_size(DIGEST), index.blob_size(OTHER)) == (None, 4)
+        assert (index.blob_count, index.blob_bytes) == (1, 4)
+    async with opened(path) as index:
+        assert (index.blob_size(DIGEST), index.blob_count, index.blob_bytes) == (None, 1, 4)
+
+
+async def test_a_job_that_fails_changes_nothing_and_tells_why(path: Path) -> None:
+    def work(writer: sqlite3.Connection) -> None:
+        writer.execute("DELETE FROM blobs")
+        raise LookupError("no")
+
+    async with opened(path) as index:
+        index.put_blob(DIGEST, 3)
+        with pytest.raises(LookupError, match="no"):
+            await index.write(work)
+        assert (index.blob_size(DIGEST), index.blob_count) == (3, 1)
+
+
+async def test_a_query_whose_caller_leaves_ends(path: Path) -> None:
+    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
+    started = asyncio.Event()
+    async with opened(path) as index:
+        loop = asyncio.get_running_loop()
+
+        def ask(reader: sqlite3.Connection) -> None:
+            loop.call_soon_threadsafe(started.set)
+            reader.execute(endless).fetchall()
+
+        asking = asyncio.create_task(index.query(ask))
+        await started.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+
+async def test_a_query_cannot_change_anything(path: Path) -> None:
+    async with opened(path) as index:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            await index.query(lambda reader: reader.execute("DELETE FROM blobs"))
+
+
+async def test_what_a_tag_was_is_kept_with_its_times(path: Path) -> None:
+    first, second = Descriptor(DIGEST, "a/b", 3), Descriptor(OTHER, "a/b", 4)
+    async with opened(path) as index:
+        for target, at in ((first, 10.0), (first, 20.0), (second, 30.0), (first, 40.0)):
+            index.put_tag(APP, LATEST, "", StoredTag(target, None, at))
+            index.put_tag(APP, LATEST, "narrow", StoredTag(second, None, at))
+        rows = await index.write(lambda writer: writer.execute("SELECT * FROM history ORDER BY first_seen").fetchall())
+
+    assert rows == [
+        ("docker.io/library/app", "latest", str(DIGEST), 10.0, 40.0),
+        ("docker.io/library/app", "latest", str(OTHER), 30.0, 30.0),
+    ]
+
+
+async def test_what_vanished_is_news_once_and_until_it_is_back(path: Path) -> None:
+    async with opened(path) as index:
+        assert index.put_vanished(APP, LATEST, "MANIFEST_UNKNOWN")
+        assert not index.put_vanished(APP, LATEST, "DENIED")
+        index.put_vanished(APP, None, "DENIED")
+        index.drop_vanished(APP, None)
+        assert index.vanished(APP, None) is None
+    async with opened(path) as index:
+        found = index.vanished(APP, LATEST)
+        assert found is not None
+        assert found.reason == "MANIFEST_UNKNOWN"
+        assert index.vanished(APP, None) is None
+        index.drop_vanished(APP, LATEST)
+        assert index.put_vanished(APP, LATEST, "MANIFEST_UNKNOWN")
 
 
 async def test_a_file_that_cannot_be_reached_is_not_set_aside(tmp_path: Path) -> None:

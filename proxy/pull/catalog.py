@@ -6,7 +6,6 @@ another. What would be refused is not listed (OCI distribution spec leaves `_cat
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 from proxy.oci.names import Repository
@@ -29,7 +28,7 @@ class Catalog:
         found: list[str] = []
         last = self._full(after) if after else ""
         while len(found) <= count:
-            step = await asyncio.to_thread(self._index.repositories, last, _STEP)
+            step = await self._index.repositories(last, _STEP)
             found += [self._shown(each) for each in step if self._door.is_known_to_be_served(each)]
             if len(step) < _STEP:
                 break

@@ -142,7 +142,7 @@ class Manifests:
         except OSError as error:
             log.error("cannot store manifest %s: %s", manifest.digest, error)
         else:
-            self._index.put_blob(manifest.digest, len(manifest.body))
+            self._index.put_blob(manifest.digest, len(manifest.body), manifest=True)
 
     async def _body(self, digest: Digest) -> bytes | None:
         """The bytes, if we hold them: what cannot be read is not held."""

@@ -1,10 +1,12 @@
-"""What we know besides the bytes: where tags point, which repository holds what, which repositories are public.
+"""What we know besides the bytes: where tags point, which repository holds what, what was used when.
 
 SQLite in WAL mode. Reads happen where they are asked for (microseconds, and most from memory); writes go to one writer
-thread, which commits what has gathered, so that no request waits for a commit. Until a write is committed its value is
-kept in `_pending`, so that we always read what we wrote. A crash loses at most the writes of the last moments; that
-costs upstream HEADs, never wrong answers: the index can be lost as a whole and is built again from upstream and from
-the blobs on disk. A file that is not a database of our version is set aside, and a new one begun.
+thread (`writer`). Until a write is committed its value is kept in `_pending`, so that we always read what we wrote. A
+crash loses at most the writes of the last moments; that costs upstream HEADs, never wrong answers: the index can be
+lost as a whole and is built again from upstream and from the blobs on disk (`store.inventory`).
+
+Larger questions are asked with `query`, in a thread and on a connection of their own; larger changes are made with
+`write`, in the writer's thread.
 """
 
 from __future__ import annotations
@@ -12,41 +14,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import queue
 import sqlite3
-import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+from proxy.clock import Clock, SystemClock
 from proxy.lru import Lru
 from proxy.oci.manifests import Descriptor
 from proxy.oci.names import Digest, Repository, Tag
 from proxy.policy.access import Visibility
 from proxy.policy.freshness import StoredTag
+from proxy.store import database
+from proxy.store.threads import in_thread
+from proxy.store.writer import Job, Writer
 
 log = logging.getLogger(__name__)
 
-_VERSION: Final = 2
 _REMEMBERED_ROWS: Final = 20_000
-_SCHEMA: Final = f"""
-CREATE TABLE IF NOT EXISTS tags (
-    repository TEXT, tag TEXT, accept TEXT, checked_at REAL, source TEXT,
-    digest TEXT, media_type TEXT, size INTEGER,
-    previous_digest TEXT, previous_media_type TEXT, previous_size INTEGER,
-    PRIMARY KEY (repository, tag, accept)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS links (
-    repository TEXT, digest TEXT, media_type TEXT, size INTEGER, held INTEGER,
-    PRIMARY KEY (repository, digest)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS visibility (
-    repository TEXT PRIMARY KEY, public INTEGER, checked_at REAL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS blobs (
-    digest TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID;
-PRAGMA user_version = {_VERSION};
-"""
+_READER_THREADS: Final = 2
 
 _Key = tuple[str, ...]
 _Row = tuple[object, ...]
+_GONE: Final[_Row] = ()
+"""A row that was removed."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,44 +56,117 @@ class Link:
     held: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """Something that we hold and upstream does not give any more: since when (epoch), and the code of its answer."""
+
+    since: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A row to write, or to remove; `count` and `size` are what that adds to the blobs."""
+
+    key: _Key
+    row: _Row
+    count: int = 0
+    size: int = 0
+
+
 class Index:
     """The index of one cache folder. All methods but `open` and `close` are called on the event loop."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
         self._path = path
-        self._reader: sqlite3.Connection | None = None
-        self._write_connection: sqlite3.Connection | None = None
+        self._clock = clock or SystemClock()
+        self._connections: list[sqlite3.Connection] = []
+        self._writer: Writer[_Change] | None = None
+        self._readers = ThreadPoolExecutor(_READER_THREADS, "index-reader")
         self._pending: dict[_Key, _Row] = {}
         self._remembered: Lru[_Key, _Row] = Lru(_REMEMBERED_ROWS)
-        self._writes: queue.SimpleQueue[tuple[_Key, _Row] | None] = queue.SimpleQueue()
-        self._writer: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.blob_count = 0
-        self.blob_bytes = 0
+        self._committed_blobs = (0, 0)
+        self._pending_blobs = (0, 0)
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open or create the database and start the writer. Blocking. Raises OSError or sqlite3.Error."""
         try:
-            self._reader = self._connect()
+            self._connections.append(database.connect(self._path))
         except sqlite3.OperationalError:  # No fault of the file: it cannot be reached, or the disk is full.
             raise
         except sqlite3.DatabaseError as error:
-            aside = self._set_aside()
+            aside = database.set_aside(self._path)
             log.warning("the index cannot be used (%s); it is now %s and a new one is begun", error, aside.name)
-            self._reader = self._connect()
-        self._write_connection = self._connect()
+            self._connections.append(database.connect(self._path))
+        self._connections.append(database.connect(self._path))
+        self._committed_blobs = database.totals(self._connections[0])
         self._loop = loop
-        self._writer = threading.Thread(target=self._write_forever, name="index-writer", daemon=True)
-        self._writer.start()
+        self._writer = Writer(self._connections[1], _write, self._written, self._failed)
 
     def close(self) -> None:
         """Commit what was written and close. Blocking."""
         if self._writer is not None:
-            self._writes.put(None)
-            self._writer.join()
-        for connection in (self._write_connection, self._reader):
-            if connection is not None:
-                connection.close()
+            self._writer.close()
+        self._readers.shutdown()
+        for connection in self._connections:
+            connection.close()
+
+    @property
+    def blob_count(self) -> int:
+        """How many blobs and manifests are stored."""
+        return self._committed_blobs[0] + self._pending_blobs[0]
+
+    @property
+    def blob_bytes(self) -> int:
+        """The bytes of them."""
+        return self._committed_blobs[1] + self._pending_blobs[1]
+
+    async def query(self, ask: Callable[[sqlite3.Connection], T]) -> T:
+        """What `ask` reads, in a thread, on a connection of its own. Raises sqlite3.Error.
+
+        It sees what was committed, which is all but the last moments. A caller that is cancelled ends it.
+        """
+        opened: list[sqlite3.Connection] = []
+
+        def run() -> T:
+            with contextlib.closing(database.read_only(self._path)) as connection:
+                opened.append(connection)
+                return ask(connection)
+
+        def interrupt() -> None:
+            for connection in opened:
+                with contextlib.suppress(sqlite3.ProgrammingError):  # It is closed by now.
+                    connection.interrupt()
+
+        return await in_thread(self._readers, run, interrupt)
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What `work` returns, from the writer's thread, in a transaction, after all that was put before.
+
+        Nothing that was read before is remembered after it. Raises what `work` raises, and sqlite3.Error.
+        """
+        loop = asyncio.get_running_loop()
+        finished: asyncio.Future[T] = loop.create_future()
+
+        def run(connection: sqlite3.Connection) -> tuple[T, tuple[int, int]]:
+            return work(connection), database.totals(connection)
+
+        def settle(outcome: tuple[T, tuple[int, int]] | None, error: BaseException | None) -> None:
+            self._remembered.clear()
+            if outcome is not None:
+                self._committed_blobs = outcome[1]
+            if finished.done():
+                return
+            if outcome is None:
+                assert error is not None
+                finished.set_exception(error)
+            else:
+                finished.set_result(outcome[0])
+
+        assert self._writer is not None
+        self._writer.put(Job(run, lambda result, error: self._tell(lambda: settle(result, error))))
+        return await finished
 
     def tag(self, repository: Repository, tag: Tag, accept: str) -> StoredTag | None:
         """What is stored for a tag as seen by clients whose Accept has this key ("" for all types)."""
@@ -110,17 +178,20 @@ class Index:
         return StoredTag(target, previous, float(checked_at), None if source is None else str(source))  # type: ignore[arg-type]
 
     def put_tag(self, repository: Repository, tag: Tag, accept: str, stored: StoredTag) -> None:
-        """Remember where a tag points."""
+        """Remember where a tag points, and that it did so at `checked_at`."""
         previous = _columns(stored.previous) if stored.previous else (None, None, None)
         row = (stored.checked_at, stored.source, *_columns(stored.target), *previous)
         self._put(("tags", str(repository), tag.name, accept), row)
+        if not accept:
+            seen = ("history", str(repository), tag.name, str(stored.target.digest))
+            self._put(seen, (stored.checked_at, stored.checked_at))
 
     def link(self, repository: Repository, digest: Digest) -> Link | None:
         """What is known of a digest in this repository."""
         row = self._get("links", str(repository), str(digest))
         if row is None:
             return None
-        media_type, size, held = row
+        media_type, size, held, *_ = row
         return Link(Descriptor(digest, str(media_type), size if isinstance(size, int) else None), bool(held))
 
     def put_link(self, repository: Repository, descriptor: Descriptor, *, held: bool) -> None:
@@ -129,7 +200,7 @@ class Index:
         if known is not None and known.held and not held:
             return
         key = ("links", str(repository), str(descriptor.digest))
-        self._put(key, (descriptor.media_type, descriptor.size, int(held)))
+        self._put(key, (descriptor.media_type, descriptor.size, int(held), self._clock.time()))
 
     def visibility(self, repository: Repository) -> Visibility | None:
         """Whether a repository was last seen to be public."""
@@ -140,12 +211,37 @@ class Index:
         """Remember whether a repository is public."""
         self._put(("visibility", str(repository)), (int(visibility.public), visibility.checked_at))
 
-    def repositories(self, after: str, limit: int) -> list[Repository]:
-        """Repositories that were shown to have something, in order, from the one after this. Blocking; any thread."""
-        query = "SELECT DISTINCT repository FROM links WHERE repository > ? AND held = 1 ORDER BY repository LIMIT ?"
+    def vanished(self, repository: Repository, tag: Tag | None) -> Vanished | None:
+        """Whether upstream last denied a tag that we hold; without a tag, the repository as a whole."""
+        row = self._get("vanished", str(repository), tag.name if tag else "")
+        return None if row is None else Vanished(float(row[0]), str(row[1]))  # type: ignore[arg-type]
+
+    def put_vanished(self, repository: Repository, tag: Tag | None, reason: str) -> bool:
+        """Remember that upstream denies it. Returns whether that is news."""
+        if self.vanished(repository, tag) is not None:
+            return False
+        self._put(("vanished", str(repository), tag.name if tag else ""), (self._clock.time(), reason))
+        return True
+
+    def drop_vanished(self, repository: Repository, tag: Tag | None) -> None:
+        """Upstream has it again."""
+        if self.vanished(repository, tag) is not None:
+            self._delete(("vanished", str(repository), tag.name if tag else ""))
+
+    def state(self, name: str) -> str | None:
+        """A note that some background work left for itself."""
+        row = self._get("state", name)
+        return None if row is None else str(row[0])
+
+    def put_state(self, name: str, value: str) -> None:
+        """Leave a note."""
+        self._put(("state", name), (value,))
+
+    async def repositories(self, after: str, limit: int) -> list[Repository]:
+        """Repositories that were shown to have something, in order, from the one after this."""
+        question = "SELECT DISTINCT repository FROM links WHERE repository > ? AND held = 1 ORDER BY repository LIMIT ?"
         try:
-            with contextlib.closing(sqlite3.connect(self._path)) as connection:
-                rows = connection.execute(query, (after, limit)).fetchall()
+            rows = await self.query(lambda connection: connection.execute(question, (after, limit)).fetchall())
         except sqlite3.Error as error:
             log.error("the repositories cannot be read from the index: %s", error)
             return []
@@ -156,93 +252,85 @@ class Index:
         row = self._get("blobs", str(digest))
         return row[0] if row is not None and isinstance(row[0], int) else None
 
-    def put_blob(self, digest: Digest, size: int) -> None:
-        """Remember that a blob was stored; `size` in bytes."""
-        known = self.blob_size(digest)
-        if known == size:
+    def put_blob(self, digest: Digest, size: int, *, manifest: bool = False) -> None:
+        """Remember that a blob or a manifest was stored, and so used; `size` in bytes."""
+        row = self._get("blobs", str(digest))
+        if row is not None and row[0] == size and (row[1] or not manifest):
             return
-        self.blob_count += known is None
-        self.blob_bytes += size - (known or 0)
-        self._put(("blobs", str(digest)), (size,))
+        now = self._clock.time()
+        known = row[0] if row is not None and isinstance(row[0], int) else 0
+        self._put(("blobs", str(digest)), (size, int(manifest), now, now), int(row is None), size - known)
+
+    async def forget_blobs(self, digests: Iterable[Digest]) -> None:
+        """These are not stored any more. Raises sqlite3.Error."""
+        rows = [(str(digest),) for digest in digests]
+        await self.write(lambda connection: connection.executemany("DELETE FROM blobs WHERE digest = ?", rows))
 
     def _get(self, *key: str) -> _Row | None:
-        row = self._pending.get(key) or self._remembered.get(key)
+        row = self._pending.get(key)
+        if row is None:
+            row = self._remembered.get(key)
         if row is None:
             row = self._select(key)
             if row is not None:
                 self._remembered.put(key, row)
-        return row
+        return row or None
 
-    def _put(self, key: _Key, row: _Row) -> None:
+    def _put(self, key: _Key, row: _Row, count: int = 0, size: int = 0) -> None:
         self._pending[key] = row
         self._remembered.put(key, row)
-        self._writes.put((key, row))
+        self._pending_blobs = self._pending_blobs[0] + count, self._pending_blobs[1] + size
+        assert self._writer is not None
+        self._writer.put(_Change(key, row, count, size))
+
+    def _delete(self, key: _Key) -> None:
+        self._put(key, _GONE)
 
     def _select(self, key: _Key) -> _Row | None:
-        assert self._reader is not None
         try:
-            row: _Row | None = self._reader.execute(_SELECT[key[0]], key[1:]).fetchone()
+            row: _Row | None = self._connections[0].execute(_SELECT[key[0]], key[1:]).fetchone()
         except sqlite3.Error as error:
             log.error("reading the index failed, upstream is asked instead: %s", error)
+            self._failed(error)
             return None
         return row
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+    def _written(self, batch: Sequence[_Change]) -> None:
+        """Called in the writer's thread."""
         try:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, _VERSION):
-                raise sqlite3.DatabaseError(f"it has version {version}, this program reads {_VERSION}")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(_SCHEMA)
-            count, total = connection.execute("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM blobs").fetchone()
-            self.blob_count, self.blob_bytes = count, total
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+            blobs = database.totals(self._connections[1])
+        except sqlite3.Error:
+            blobs = self._committed_blobs
+        self._tell(lambda: self._committed(batch, blobs))
 
-    def _set_aside(self) -> Path:
-        number = 1
-        while (aside := self._path.with_name(f"{self._path.name}.unusable-{number}")).exists():
-            number += 1
-        for suffix in ("-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                self._path.with_name(self._path.name + suffix).unlink()
-        return self._path.replace(aside)
+    def _failed(self, error: sqlite3.Error) -> None:
+        """A file with bad content is not used again after the next start. Called in any thread; blocks for a moment."""
+        if database.is_spoiled(error):
+            with contextlib.suppress(OSError):
+                database.marker(self._path).touch()
 
-    def _write_forever(self) -> None:
-        assert self._write_connection is not None
-        stopping = False
-        while not stopping:
-            batch = [self._writes.get()]
-            while not self._writes.empty():
-                batch.append(self._writes.get())
-            stopping = None in batch
-            self._commit(self._write_connection, [write for write in batch if write is not None])
-
-    def _commit(self, connection: sqlite3.Connection, batch: list[tuple[_Key, _Row]]) -> None:
-        try:
-            connection.execute("BEGIN")
-            for key, row in batch:
-                connection.execute(_REPLACE[key[0]], (*key[1:], *row))
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            log.error("%d changes could not be written to the index: %s", len(batch), error)
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
+    def _tell(self, call: Callable[[], None]) -> None:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # The loop may be closed by now.
-            self._loop.call_soon_threadsafe(self._committed, batch)
+            self._loop.call_soon_threadsafe(call)
 
-    def _committed(self, batch: list[tuple[_Key, _Row]]) -> None:
-        for key, row in batch:
-            if self._pending.get(key) is row:
-                del self._pending[key]
+    def _committed(self, batch: Sequence[_Change], blobs: tuple[int, int]) -> None:
+        self._committed_blobs = blobs
+        for change in batch:
+            self._pending_blobs = self._pending_blobs[0] - change.count, self._pending_blobs[1] - change.size
+            if self._pending.get(change.key) is change.row:
+                del self._pending[change.key]
 
 
-_COLUMNS: Final = {
+def _write(connection: sqlite3.Connection, change: _Change) -> None:
+    table = change.key[0]
+    if change.row:
+        connection.execute(_UPSERT[table], (*change.key[1:], *change.row))
+    else:
+        connection.execute(_DELETE[table], change.key[1:])
+
+
+_COLUMNS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "tags": (
         ("repository", "tag", "accept"),
         (
@@ -256,18 +344,37 @@ _COLUMNS: Final = {
             "previous_size",
         ),
     ),
-    "links": (("repository", "digest"), ("media_type", "size", "held")),
+    "links": (("repository", "digest"), ("media_type", "size", "held", "seen_at")),
     "visibility": (("repository",), ("public", "checked_at")),
-    "blobs": (("digest",), ("size",)),
+    "blobs": (("digest",), ("size", "manifest", "stored_at", "used_at")),
+    "history": (("repository", "tag", "digest"), ("first_seen", "last_seen")),
+    "vanished": (("repository", "tag"), ("since", "reason")),
+    "state": (("name",), ("value",)),
 }
+"""The key of each table, and the rest of its columns."""
+
+_KEPT: Final = {
+    "history": {"first_seen": "MIN(first_seen, excluded.first_seen)"},
+    "blobs": {"manifest": "MAX(manifest, excluded.manifest)"},
+}
+"""Columns of a row that is there already which do not just take the new value."""
+
+
+def _where(keys: Sequence[str]) -> str:
+    return " AND ".join(f"{key} = ?" for key in keys)
+
+
+def _upsert(table: str, keys: tuple[str, ...], values: tuple[str, ...]) -> str:
+    changed = ", ".join(f"{each} = {_KEPT.get(table, {}).get(each, f'excluded.{each}')}" for each in values)
+    columns, places = ", ".join(keys + values), ", ".join("?" * len(keys + values))
+    return f"INSERT INTO {table} ({columns}) VALUES ({places}) ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}"
+
+
 _SELECT: Final = {
-    table: f"SELECT {', '.join(values)} FROM {table} WHERE {' AND '.join(f'{key} = ?' for key in keys)}"
-    for table, (keys, values) in _COLUMNS.items()
+    table: f"SELECT {', '.join(values)} FROM {table} WHERE {_where(keys)}" for table, (keys, values) in _COLUMNS.items()
 }
-_REPLACE: Final = {
-    table: f"INSERT OR REPLACE INTO {table} ({', '.join(keys + values)}) VALUES ({', '.join('?' * len(keys + values))})"
-    for table, (keys, values) in _COLUMNS.items()
-}
+_DELETE: Final = {table: f"DELETE FROM {table} WHERE {_where(keys)}" for table, (keys, _) in _COLUMNS.items()}
+_UPSERT: Final = {table: _upsert(table, keys, values) for table, (keys, values) in _COLUMNS.items()}
 
 
 def _columns(descriptor: Descriptor) -> tuple[str, str, int | None]:
