@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _REMEMBERED_ROWS: Final = 20_000
 _READER_THREADS: Final = 2
+_PROGRESS_STEPS: Final = 10_000
+"""Steps of SQLite's machine, a millisecond at most, after which a query looks whether its caller has left."""
 
 _Key = tuple[str, ...]
 _Row = tuple[object, ...]
@@ -127,19 +130,14 @@ class Index:
 
         It sees what was committed, which is all but the last moments. A caller that is cancelled ends it.
         """
-        opened: list[sqlite3.Connection] = []
+        left = threading.Event()
 
         def run() -> T:
             with contextlib.closing(database.read_only(self._path)) as connection:
-                opened.append(connection)
+                connection.set_progress_handler(left.is_set, _PROGRESS_STEPS)
                 return ask(connection)
 
-        def interrupt() -> None:
-            for connection in opened:
-                with contextlib.suppress(sqlite3.ProgrammingError):  # It is closed by now.
-                    connection.interrupt()
-
-        return await in_thread(self._readers, run, interrupt)
+        return await in_thread(self._readers, run, left.set)
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What `work` returns, from the writer's thread, in a transaction, after all that was put before.
