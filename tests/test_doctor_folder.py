@@ -16,7 +16,7 @@ import pytest
 
 from proxy.config import CacheOptions, Config
 from proxy.doctor.findings import State
-from proxy.doctor.folder import filesystem_of, lock_owner, look_at, user_name
+from proxy.doctor.folder import filesystem_of, lock_owners, look_at, user_name
 from proxy.doctor.judge.folder import Folder, Holder, judge_folder
 from tests.doctor_rig import SetUp, case_of, healthy, short, wrong
 from tests.programs import skip_or_fail
@@ -43,7 +43,7 @@ NOBODY = 65534
         (replace(GOOD, free_files=3), None, "no more files fit", "Make room"),
         (replace(GOOD, problem=errno.EDQUOT), None, "quota", "Make room"),
         (replace(GOOD, is_folder=False), None, "is not a folder", "Remove it"),
-        (replace(GOOD, holder=HOLDER), False, "held by pullthrough (pid 123)", "another configuration"),
+        (replace(GOOD, holders=(HOLDER,)), False, "used by pullthrough (pid 123)", "another configuration"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_named(folder: Folder, serving: bool | None, text: str, cure: str) -> None:
@@ -61,10 +61,11 @@ def test_what_is_wrong_with_a_folder_is_named(folder: Folder, serving: bool | No
         (replace(GOOD, filesystem="tmpfs"), None, "gone at a restart"),
         (replace(GOOD, filesystem="overlay"), None, "mount a volume"),
         (replace(GOOD, free_files=None), None, "10GiB free"),
-        (replace(GOOD, holder=HOLDER), True, "in use by pullthrough (pid 123)"),
+        (replace(GOOD, holders=(HOLDER,)), True, "in use by pullthrough (pid 123)"),
+        (replace(GOOD, holders=(HOLDER, Holder(124))), True, "by pullthrough (pid 123) and a process (pid 124)"),
         (replace(GOOD, problem=errno.EACCES), True, "in use by pullthrough, which runs as somebody else than ann"),
         (replace(GOOD, not_ours="lock"), True, "runs as somebody else"),
-        (replace(GOOD, holder=Holder(None)), None, "in use by a process"),
+        (replace(GOOD, holders=(Holder(None),)), None, "in use by a process"),
     ],
 )
 def test_what_is_well_with_a_folder_is_told(folder: Folder, serving: bool | None, text: str) -> None:
@@ -90,11 +91,14 @@ def test_the_file_system_is_that_of_the_nearest_mount(path: str, expected: str) 
     assert filesystem_of(MOUNTS, Path(path)) == expected
 
 
-def test_the_owner_of_a_lock_is_found_by_its_inode() -> None:
-    locks = "1: POSIX  ADVISORY  WRITE 11 fe:00:77 0 EOF\n2: FLOCK  ADVISORY  WRITE 12 fe:00:77 0 EOF\n"
-    assert lock_owner(locks, 77) == 12
-    assert lock_owner(locks, 7) is None
-    assert lock_owner("2: FLOCK  ADVISORY  WRITE 0 fe:00:77 0 EOF", 77) is None
+def test_the_owners_of_a_lock_are_found_by_its_inode() -> None:
+    locks = (
+        "1: POSIX  ADVISORY  WRITE 11 fe:00:77 0 EOF\n2: FLOCK  ADVISORY  READ 12 fe:00:77 0 EOF\n"
+        "3: FLOCK  ADVISORY  READ 13 fe:00:77 0 EOF\n4: FLOCK  ADVISORY  READ 14 fe:00:78 0 EOF\n"
+    )
+    assert lock_owners(locks, 77) == [12, 13]
+    assert lock_owners(locks, 7) == []
+    assert lock_owners("2: FLOCK  ADVISORY  WRITE 0 fe:00:77 0 EOF", 77) == []
 
 
 # On disks
@@ -102,7 +106,7 @@ def test_the_owner_of_a_lock_is_found_by_its_inode() -> None:
 
 def test_a_look_leaves_nothing_behind(tmp_path: Path) -> None:
     found = look_at(tmp_path)
-    assert (found.exists, found.problem, found.not_ours, found.holder) == (True, None, None, None)
+    assert (found.exists, found.problem, found.not_ours, found.holders) == (True, None, None, ())
     assert list(tmp_path.iterdir()) == []
 
     missing = look_at(tmp_path / "not" / "yet")
@@ -110,13 +114,13 @@ def test_a_look_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_holder_of_the_lock_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [fcntl.LOCK_EX, fcntl.LOCK_SH])
+def test_the_holder_of_the_lock_is_found(tmp_path: Path, kind: int) -> None:
     with (tmp_path / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        holder = look_at(tmp_path).holder
-    assert holder is not None
-    assert holder.pid == os.getpid()
-    assert look_at(tmp_path).holder is None
+        fcntl.flock(file, kind)
+        holders = look_at(tmp_path).holders
+    assert [each.pid for each in holders] == [os.getpid()]
+    assert look_at(tmp_path).holders == ()
 
 
 @pytest.mark.parametrize("below", ["", "new/cache"])

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from proxy.app import App, StartError
+from proxy.app import StartError
 from proxy.config import Address, ServerOptions
 from tests.cache_rig import ANY_PORT, CacheRig
 from tests.eventually import eventually
@@ -191,13 +191,6 @@ async def test_a_taken_port_is_one_clear_line_and_leaves_nothing_open(cache: Cac
     assert "\n" not in str(refusal.value)
     await rig.start()  # On the same folder, which is free again.
     await rig.stop()
-
-
-async def test_two_programs_on_one_folder_are_one_clear_line(cache: CacheRig) -> None:
-    with pytest.raises(StartError, match="another pullthrough uses it") as refusal:
-        await App(cache.config()).start()
-    assert "\n" not in str(refusal.value)
-    assert (await cache.send("GET", "/v2/")).status == 200
 
 
 class Serving:

@@ -140,14 +140,6 @@ async def test_files_of_puts_that_were_killed_are_removed(cache: CacheRig) -> No
     assert not leftover.exists()
 
 
-async def test_a_second_cache_on_one_folder_does_not_start(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:
-    with pytest.raises(StartError, match="another pullthrough uses it"):
-        await App(cache.config()).start()
-
-    reply = await cache.get_blob(REPOSITORY, layer.digest)
-    assert reply.body == layer.content
-
-
 async def test_a_folder_that_cannot_be_made_is_said_by_name(tmp_path: Path, cache: CacheRig) -> None:
     (tmp_path / "file").write_text("")
     cache.options = {"cache": CacheOptions(directory=tmp_path / "file" / "below")}
@@ -282,7 +274,7 @@ async def test_a_file_opened_for_somebody_who_has_left_is_closed(
     tmp_path: Path, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = Blobs(tmp_path, 0, executor)
-    blobs.prepare()
+    blobs.prepare(alone=True)
     content = b"content"
     digest = Digest.of(content)
     await blobs.put(digest, content)

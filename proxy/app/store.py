@@ -6,12 +6,10 @@ No reload of the configuration replaces anything here.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Final, Protocol, TextIO
+from typing import Final, Protocol
 
 from proxy.app.errors import StartError
 from proxy.clock import Clock
@@ -20,6 +18,7 @@ from proxy.metrics import CacheSample, Metrics
 from proxy.store.blobs import Blobs
 from proxy.store.fills import Fills
 from proxy.store.index import Index
+from proxy.store.locks import FolderLock, KeeperLock
 from proxy.store.transfer import Transfers
 
 DISK_THREADS: Final = 4
@@ -35,7 +34,7 @@ class Keeper(Protocol):
         """Begin. The store is open."""
 
     async def aclose(self) -> None:
-        """End, and wait for the end. The store is still open. Called only after `start`."""
+        """End, and wait for the end. The store is still open. Called once `start` was, even if that failed."""
 
 
 class Store:
@@ -50,7 +49,10 @@ class Store:
         self.index = Index(self.directory / "index.sqlite")
         self._transfers = Transfers(TRANSFER_THREADS)
         self.fills = Fills(self.blobs, self.index, metrics, self._writers, self._transfers)
-        self._keepers: tuple[Keeper, ...] = ()
+        self._lock = FolderLock(self.directory / "lock")
+        self.keeper_lock = KeeperLock(self.directory / "keeper.lock", self._disk)
+        """Who makes room and reads everything again waits for this first."""
+        self._keepers: tuple[Keeper, ...] = (self.keeper_lock,)
         """Started in this order and closed in the reverse one: a line here is all that a keeper needs."""
         self._closing = AsyncExitStack()
         self._finishing = AsyncExitStack()
@@ -61,11 +63,17 @@ class Store:
         for executor in (self._disk, self._writers):
             self._closing.callback(executor.shutdown)
         self._closing.callback(self._transfers.close)
-        await loop.run_in_executor(self._disk, self._open, loop)
-        self._finishing.push_async_callback(self.fills.aclose)
-        for keeper in self._keepers:
-            await keeper.start()
-            self._finishing.push_async_callback(keeper.aclose)
+        try:
+            await loop.run_in_executor(self._disk, self._open, loop)
+            self._finishing.push_async_callback(self.fills.aclose)
+            for keeper in self._keepers:
+                self._finishing.push_async_callback(keeper.aclose)
+                await keeper.start()
+        except (OSError, sqlite3.Error) as error:
+            raise StartError(
+                f"cannot use the cache folder {self.directory}: {error}. Choose another with [cache] directory, or "
+                "PULLTHROUGH_CACHE__DIRECTORY in the environment, or make this one writable for this user."
+            ) from error
 
     async def finish(self) -> None:
         """End what is going on, the fills last; they use upstreams, which close after this."""
@@ -81,25 +89,9 @@ class Store:
         return CacheSample(self.index.blob_count, self.index.blob_bytes, self.blobs.memory_bytes)
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._closing.callback(_lock(self.directory / "lock").close)
-            self.blobs.prepare()
-            self._closing.callback(self.index.close)
-            self.index.open(loop)
-        except (OSError, sqlite3.Error) as error:
-            raise StartError(
-                f"cannot use the cache folder {self.directory}: {error}. Choose another with [cache] directory, or "
-                "PULLTHROUGH_CACHE__DIRECTORY in the environment, or make this one writable for this user."
-            ) from error
-
-
-def _lock(path: Path) -> TextIO:
-    """An exclusive lock for as long as the file is open: two programs that write one partial could spoil it."""
-    file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise OSError("another pullthrough uses it") from error
-    return file
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._closing.callback(self._lock.release)
+        self.blobs.prepare(alone=self._lock.acquire())
+        self._closing.callback(self.index.close)
+        self.index.open(loop)
+        self._lock.share()

@@ -15,7 +15,7 @@ from proxy.doctor.judge.folder import Folder, Holder
 from proxy.doctor.processes import command_of, read_proc
 
 _TRIAL_BYTES: Final = 64 * 1024
-_OWN_NAMES: Final = ("blobs", "partial", "lock", "index.sqlite")
+_OWN_NAMES: Final = ("blobs", "partial", "lock", "keeper.lock", "index.sqlite")
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
@@ -39,7 +39,7 @@ def look_at(path: Path) -> Folder:
         filesystem=filesystem_of(read_proc("self/mountinfo"), nearest.resolve()),
         free_bytes=disk.f_bavail * disk.f_frsize,
         free_files=disk.f_favail if disk.f_files else None,
-        holder=_holder(path / "lock") if exists else None,
+        holders=_holders(path / "lock") if exists else (),
     )
 
 
@@ -91,24 +91,26 @@ def _not_ours(folder: Path) -> str | None:
     return None
 
 
-def _holder(lock: Path) -> Holder | None:
-    """Who has the lock of a running cache. It is tried for an instant, shared, and given back."""
+def _holders(lock: Path) -> tuple[Holder, ...]:
+    """Who has the lock of a running cache, two while one takes over from another. It is tried for an instant."""
     try:
         with lock.open("rb") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                pid = lock_owner(read_proc("locks"), os.fstat(file.fileno()).st_ino)
-                return Holder(pid, command_of(pid) if pid else None)
+                pids = lock_owners(read_proc("locks"), os.fstat(file.fileno()).st_ino)
+                return tuple(Holder(pid, command_of(pid)) for pid in pids) or (Holder(None),)
     except OSError:
-        return None
-    return None
+        return ()
+    return ()
 
 
-def lock_owner(locks: str, inode: int) -> int | None:
-    """The pid that has an inode locked, from the text of /proc/locks (proc(5)); None if it is not to be seen."""
-    for line in locks.splitlines():
-        fields = line.split()
-        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
-            return int(fields[4]) if fields[4].isdigit() and int(fields[4]) > 0 else None
-    return None
+def lock_owners(locks: str, inode: int) -> list[int]:
+    """The pids that have an inode locked, from the text of /proc/locks (proc(5)), as far as they are to be seen."""
+    rows = (line.split() for line in locks.splitlines())
+    found = [
+        row[4]
+        for row in rows
+        if len(row) >= 6 and row[1] == "FLOCK" and row[5].rpartition(":")[2] == str(inode) and row[4].isdigit()
+    ]
+    return sorted({int(pid) for pid in found} - {0})

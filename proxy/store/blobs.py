@@ -106,10 +106,13 @@ class Blobs:
         """Bytes of small blobs held in memory."""
         return self._memory.weight
 
-    def prepare(self) -> None:
-        """Make the folders and drop what a crash left and cannot be trusted. Blocking. Raises OSError."""
+    def prepare(self, *, alone: bool) -> None:
+        """Make the folders and, where no other process uses them (`alone`), drop what a crash left and cannot be
+        trusted. Blocking. Raises OSError."""
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._partial.mkdir(parents=True, exist_ok=True)
+        if not alone:
+            return
         boot_id = _BOOT_ID.read_text() if _BOOT_ID.exists() else ""
         marker = self._partial / "boot_id"
         same_boot = bool(boot_id) and marker.exists() and marker.read_text() == boot_id

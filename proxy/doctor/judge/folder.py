@@ -24,7 +24,7 @@ _ELSEWHERE: Final = "choose another with [cache] directory, or PULLTHROUGH_CACHE
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The process that has the folder locked; what is None the system does not tell."""
+    """A process that uses the folder; what is None the system does not tell."""
 
     pid: int | None
     command: str | None = None
@@ -49,7 +49,8 @@ class Folder:
     free_bytes: int = 2**40
     free_files: int | None = None
     """None for file systems that do not count files."""
-    holder: Holder | None = None
+    holders: tuple[Holder, ...] = ()
+    """Two while a new process takes over from an old one."""
 
 
 def judge_folder(folder: Folder, user: str, *, serving: bool | None) -> Finding:
@@ -101,11 +102,11 @@ def _no_space(folder: Folder) -> Finding | None:
 
 
 def _held(folder: Folder, serving: bool | None) -> Finding | None:
-    if folder.holder is None or serving is not False:
+    if not folder.holders or serving is not False:
         return None
     return failed(
-        f"{folder.path} is held by {folder.holder}, which does not answer at the configured address",
-        "It runs with another configuration: give the same one to both, or stop it, or give this one another folder.",
+        f"{folder.path} is used by {_names(folder.holders)}, and nothing answers at the configured address",
+        "That runs with another configuration: give the same one to both, or stop it, or give this one another folder.",
     )
 
 
@@ -117,6 +118,10 @@ def _good(folder: Folder) -> Finding:
         parts.append(_PASSING[folder.filesystem])
     if folder.filesystem == "overlay":
         parts.append("a container's own layer, gone with it: mount a volume here")
-    if folder.holder is not None:
-        parts.append(f"in use by {folder.holder}")
+    if folder.holders:
+        parts.append(f"in use by {_names(folder.holders)}")
     return ok(f"{folder.path}: {', '.join(parts)}")
+
+
+def _names(holders: tuple[Holder, ...]) -> str:
+    return " and ".join(str(each) for each in holders)
