@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.clock import SystemClock
 from proxy.oci.manifests import Descriptor
 from proxy.oci.names import Digest, Repository, Tag
 from proxy.policy.access import Visibility
@@ -26,7 +27,7 @@ DIGEST, OTHER = Digest.of(b"one"), Digest.of(b"other")
 
 @asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[Index]:
-    index = Index(path)
+    index = Index(path, SystemClock())
     try:
         index.open(asyncio.get_running_loop())
         yield index

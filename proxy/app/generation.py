@@ -62,7 +62,9 @@ class Generation:
         self.access_log = AccessLog(shared.log_stream, config.log.format) if config.log.access else None
         self.pull = self._build_pull()
         targets = Targets(self.upstreams, setup=config.server.setup, catalog=config.server.catalog)
-        self.routes = Routes(targets, self.pull, shared.pump, shared.metrics, self.access_log)
+        self.routes = Routes(
+            targets, self.pull, shared.pump, shared.metrics, self.access_log, config.server.max_requests
+        )
         self._closing = AsyncExitStack()
 
     async def start(self) -> None:
@@ -95,7 +97,9 @@ class Generation:
         listings = Listings(shared.negatives, shared.clock)
         registries = {each.name: self._registry(each) for each in config.upstreams}
         catalog = Catalog(tuple(registries), shared.store.index, door)
-        return Pull(registries, door, shared.tags, shared.manifests, shared.blobs, listings, catalog)
+        return Pull(
+            registries, door, shared.tags, shared.manifests, shared.blobs, listings, catalog, shared.store.usage
+        )
 
     def _registry(self, options: UpstreamOptions) -> Registry:
         fallbacks = [self.upstreams[name] for name in options.fallbacks]

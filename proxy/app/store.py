@@ -16,10 +16,12 @@ from proxy.clock import Clock
 from proxy.config import Config
 from proxy.metrics import CacheSample, Metrics
 from proxy.store.blobs import Blobs
+from proxy.store.bookkeeping import Bookkeeper
 from proxy.store.fills import Fills
 from proxy.store.index import Index
 from proxy.store.locks import FolderLock, KeeperLock
 from proxy.store.transfer import Transfers
+from proxy.store.usage import Usage
 
 DISK_THREADS: Final = 4
 FILL_THREADS: Final = 8
@@ -46,13 +48,14 @@ class Store:
         self._disk = ThreadPoolExecutor(DISK_THREADS, "disk")
         self._writers = ThreadPoolExecutor(FILL_THREADS, "fill")
         self.blobs = Blobs(self.directory, config.cache.memory, self._disk)
-        self.index = Index(self.directory / "index.sqlite")
+        self.index = Index(self.directory / "index.sqlite", clock)
+        self.usage = Usage(self.blobs, self.index, clock)
         self._transfers = Transfers(TRANSFER_THREADS)
         self.fills = Fills(self.blobs, self.index, metrics, self._writers, self._transfers)
         self._lock = FolderLock(self.directory / "lock")
         self.keeper_lock = KeeperLock(self.directory / "keeper.lock", self._disk)
         """Who makes room and reads everything again waits for this first."""
-        self._keepers: tuple[Keeper, ...] = (self.keeper_lock,)
+        self._keepers: tuple[Keeper, ...] = (Bookkeeper(self.usage, self.index, clock), self.keeper_lock)
         """Started in this order and closed in the reverse one: a line here is all that a keeper needs."""
         self._closing = AsyncExitStack()
         self._finishing = AsyncExitStack()

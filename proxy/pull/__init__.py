@@ -24,6 +24,7 @@ from proxy.pull.listings import ListingKey, Listings
 from proxy.pull.manifests import Manifests
 from proxy.pull.outcome import Outcome, reason_for
 from proxy.pull.tags import Resolution, Tags
+from proxy.store.usage import Usage
 from proxy.upstream.fallback import Registry
 
 __all__ = ["BlobAnswer", "Outcome", "Pull"]
@@ -41,6 +42,7 @@ class Pull:
         blobs: BlobPulls,
         listings: Listings,
         catalog: Catalog,
+        usage: Usage,
     ) -> None:
         self._upstreams = upstreams
         self._door = door
@@ -49,6 +51,7 @@ class Pull:
         self._blobs = blobs
         self._listings = listings
         self._catalog = catalog
+        self._usage = usage
 
     async def aclose(self) -> None:
         """Stop what is being asked upstream."""
@@ -62,37 +65,17 @@ class Pull:
         self, repository: Repository, reference: Reference, accept: Sequence[str]
     ) -> tuple[Descriptor, Outcome]:
         """What HEAD of a manifest answers. Costs no pull."""
-        upstream = await self._admitted(repository, reference)
-        if isinstance(reference, Digest):
-            return await self._manifests.describe(upstream, repository, reference)
-        resolution = await self._tags.resolve(upstream, repository, reference, accept)
-        if not upstream.may_pull() and await self._manifests.stored(repository, resolution.target.digest) is None:
-            previous = await self._previous(repository, resolution)
-            # The client will ask for the digest that it gets here: it has to be one we hold.
-            if previous is not None and not await self._brought(upstream, repository, resolution.target.digest):
-                return previous.descriptor, Outcome.stale("limited", resolution.outcome.age or 0)
-        return resolution.target, resolution.outcome
+        found, outcome = await self._described(repository, reference, accept)
+        self._usage.touch(found.digest)
+        return found, outcome
 
     async def manifest(
         self, repository: Repository, reference: Reference, accept: Sequence[str]
     ) -> tuple[Manifest, Outcome]:
         """A manifest, whole and verified."""
-        upstream = await self._admitted(repository, reference)
-        if isinstance(reference, Digest):
-            return await self._manifests.get(upstream, repository, reference)
-        resolution = await self._tags.resolve(upstream, repository, reference, accept)
-        previous = await self._previous(repository, resolution)
-        try:
-            async with asyncio.timeout(REVALIDATION_PATIENCE_SECONDS if previous else None):
-                manifest, outcome = await self._manifests.get(upstream, repository, resolution.target.digest)
-        except (RegistryError, TimeoutError) as error:
-            if previous is None:
-                raise
-            reason = reason_for(error) if isinstance(error, RegistryError) else "slow"
-            return previous, Outcome.stale(reason, resolution.outcome.age or 0)
-        if outcome.kind == "hit":
-            return manifest, resolution.outcome
-        return manifest, replace(outcome, fallback=resolution.outcome.fallback)
+        manifest, outcome = await self._manifest(repository, reference, accept)
+        self._usage.touch(manifest.digest)
+        return manifest, outcome
 
     def warnings(self, repository: Repository, digest: Digest) -> tuple[str, ...]:
         """What upstream wants people to know of a manifest: values of Warning headers."""
@@ -110,14 +93,51 @@ class Pull:
     async def blob_size(self, repository: Repository, digest: Digest) -> tuple[int, Outcome]:
         """What HEAD of a blob answers, in bytes. Never starts a fill."""
         upstream = await self._admitted(repository, None)
-        return await self._blobs.describe(upstream, repository, digest)
+        size, outcome = await self._blobs.describe(upstream, repository, digest)
+        self._usage.touch(digest)
+        return size, outcome
 
     @asynccontextmanager
     async def blob(self, repository: Repository, digest: Digest) -> AsyncIterator[BlobAnswer]:
         """A blob that can be sent while the context lasts."""
         upstream = await self._admitted(repository, None)
         async with self._blobs.open(upstream, repository, digest) as answer:
+            self._usage.touch(digest)
             yield answer
+
+    async def _described(
+        self, repository: Repository, reference: Reference, accept: Sequence[str]
+    ) -> tuple[Descriptor, Outcome]:
+        upstream = await self._admitted(repository, reference)
+        if isinstance(reference, Digest):
+            return await self._manifests.describe(upstream, repository, reference)
+        resolution = await self._tags.resolve(upstream, repository, reference, accept)
+        if not upstream.may_pull() and await self._manifests.stored(repository, resolution.target.digest) is None:
+            previous = await self._previous(repository, resolution)
+            # The client will ask for the digest that it gets here: it has to be one we hold.
+            if previous is not None and not await self._brought(upstream, repository, resolution.target.digest):
+                return previous.descriptor, Outcome.stale("limited", resolution.outcome.age or 0)
+        return resolution.target, resolution.outcome
+
+    async def _manifest(
+        self, repository: Repository, reference: Reference, accept: Sequence[str]
+    ) -> tuple[Manifest, Outcome]:
+        upstream = await self._admitted(repository, reference)
+        if isinstance(reference, Digest):
+            return await self._manifests.get(upstream, repository, reference)
+        resolution = await self._tags.resolve(upstream, repository, reference, accept)
+        previous = await self._previous(repository, resolution)
+        try:
+            async with asyncio.timeout(REVALIDATION_PATIENCE_SECONDS if previous else None):
+                manifest, outcome = await self._manifests.get(upstream, repository, resolution.target.digest)
+        except (RegistryError, TimeoutError) as error:
+            if previous is None:
+                raise
+            reason = reason_for(error) if isinstance(error, RegistryError) else "slow"
+            return previous, Outcome.stale(reason, resolution.outcome.age or 0)
+        if outcome.kind == "hit":
+            return manifest, resolution.outcome
+        return manifest, replace(outcome, fallback=resolution.outcome.fallback)
 
     async def _admitted(self, repository: Repository, reference: Reference | None) -> Registry:
         upstream = self._upstreams[repository.registry]

@@ -79,11 +79,19 @@ class Doorkeeper:
         visibility = Visibility(said.what, self._clock.time())
         if said.source is None:
             self._index.put_visibility(repository, visibility)
+            self._note_vanished(repository, known, visibility)
             return visibility
         if known is not None:  # What upstream itself last said stands, above all that something is private.
             return known
         self._elsewhere.put(repository, self._clock.monotonic() + FALLBACK_SECONDS)
         return visibility
+
+    def _note_vanished(self, repository: Repository, known: Visibility | None, found: Visibility) -> None:
+        """Docker Hub says of a repository that was removed what it says of one that was made private."""
+        if found.public:
+            self._index.drop_vanished(repository, None)
+        elif known is not None and known.public and self._index.put_vanished(repository, None, Denied.code):
+            log.warning("%s was public and is private now, or removed: it is not served any more", repository)
 
 
 def _refusal(upstream: Registry, repository: Repository) -> str:

@@ -7,6 +7,7 @@ REVALIDATION_PATIENCE_SECONDS; the question goes on without it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,6 +26,8 @@ from proxy.pull.outcome import Outcome, Reason, reason_for
 from proxy.store.index import Index
 from proxy.upstream.client import DigestMissing
 from proxy.upstream.fallback import Registry, Said
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +114,12 @@ class Tags:
         except RegistryError as error:
             self._negatives.remember(key, error, self._clock.monotonic())
             missing = isinstance(error, ManifestUnknown | NameUnknown | Denied)
+            if missing and not accept and stored is not None and await self._held(repository, stored) is not None:
+                self._vanished(upstream, repository, tag, error)
             self._metrics.revalidation(upstream.name, "missing" if missing else "failed")
             raise self._negatives.instead_of(error, key) from None
         self._negatives.forget(key)
+        self._index.drop_vanished(repository, tag)
         target = self._manifests.confirm(repository, said.what)
         changed = stored is None or stored.target.digest != target.digest
         self._metrics.revalidation(upstream.name, "changed" if changed else "unchanged")
@@ -123,6 +129,14 @@ class Tags:
             known = stored.moved(known, target_held=target_held)
         self._index.put_tag(repository, tag, accept, known)
         return known
+
+    def _vanished(self, upstream: Registry, repository: Repository, tag: Tag, error: RegistryError) -> None:
+        """What we hold goes on being served; people should know that upstream has it no more."""
+        if self._index.put_vanished(repository, tag, error.code):
+            self._metrics.vanished(upstream.name)
+            log.warning(
+                "%s:%s is not to be had upstream any more (%s): it is served stale", repository, tag, error.code
+            )
 
     async def _target(self, upstream: Registry, repository: Repository, tag: Tag, accept: str) -> Said[Descriptor]:
         try:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from proxy.clock import Clock, SystemClock
+from proxy.clock import Clock
 from proxy.lru import Lru
 from proxy.oci.manifests import Descriptor
 from proxy.oci.names import Digest, Repository, Tag
@@ -80,9 +80,9 @@ class _Change:
 class Index:
     """The index of one cache folder. All methods but `open` and `close` are called on the event loop."""
 
-    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self._connections: list[sqlite3.Connection] = []
         self._writer: Writer[_Change] | None = None
         self._readers = ThreadPoolExecutor(_READER_THREADS, "index-reader")
@@ -139,10 +139,11 @@ class Index:
 
         return await in_thread(self._readers, run, left.set)
 
-    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, work: Callable[[sqlite3.Connection], T], *, remember: bool = False) -> T:
         """What `work` returns, from the writer's thread, in a transaction, after all that was put before.
 
-        Nothing that was read before is remembered after it. Raises what `work` raises, and sqlite3.Error.
+        What was read before is forgotten after it, unless `remember` says that it is still true. Raises what `work`
+        raises, and sqlite3.Error.
         """
         loop = asyncio.get_running_loop()
         finished: asyncio.Future[T] = loop.create_future()
@@ -151,7 +152,8 @@ class Index:
             return work(connection), database.totals(connection)
 
         def settle(outcome: tuple[T, tuple[int, int]] | None, error: BaseException | None) -> None:
-            self._remembered.clear()
+            if not remember:
+                self._remembered.clear()
             if outcome is not None:
                 self._committed_blobs = outcome[1]
             if finished.done():
