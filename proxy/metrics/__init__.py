@@ -37,6 +37,9 @@ class Metrics:
         self._stale = self._counter("stale", "Requests answered stale, and why.", "kind", "reason")
         self._collapsed = self._counter("collapsed", "Requests that shared a fetch that was running.", "kind")
         self._aborted = self._counter("aborted", "Responses that the client left before the end.", "kind")
+        self._refused = self._counter(
+            "connections_refused", "Connections of clients that were refused or ended, and why.", "reason"
+        )
         self._served = self._counter("served_bytes", "Body bytes sent to clients.", "kind")
         self._fetched = self._counter("fetched_bytes", "Body bytes received from upstream.", "upstream", "kind")
         self._pulls = self._counter("counted_pulls", "Requests that upstream counts against the quota.", "upstream")
@@ -49,6 +52,7 @@ class Metrics:
         self._fallback_answers = self._counter(
             "fallback_answers", "Answers that a fallback gave in an upstream's stead.", "upstream", "source", "kind"
         )
+        self._vanished = self._counter("vanished", "Tags we hold that upstream was found to have no more.", "upstream")
         self._fills_failed = self._counter("fills_failed", "Fills that were given up, and why.", "reason")
         rejected = Gauge(
             "pullthrough_credentials_rejected",
@@ -57,6 +61,13 @@ class Metrics:
             registry=self.registry,
         )
         self._rejected = _Bound(rejected)
+        breakers = Gauge(
+            "pullthrough_upstream_breaker_open",
+            "Whether upstream is left alone, since it could not be asked several times in a row.",
+            ("upstream",),
+            registry=self.registry,
+        )
+        self._breakers = _Bound(breakers)
         first_byte = Histogram(
             "pullthrough_time_to_first_byte_seconds",
             "From the request of a client to the headers of our response.",
@@ -97,6 +108,10 @@ class Metrics:
         """The client left before the end of the response."""
         self._aborted.of(kind).inc()
 
+    def connection_refused(self, reason: str) -> None:
+        """A connection of a client was refused, or ended before its time."""
+        self._refused.of(reason).inc()
+
     def served(self, kind: str, n: int) -> None:
         """So many body bytes went to a client."""
         self._served.of(kind).inc(n)
@@ -126,6 +141,10 @@ class Metrics:
         """Upstream was asked about a tag; `result` is unchanged, changed, missing or failed."""
         self._revalidations.of(upstream, result).inc()
 
+    def vanished(self, upstream: str) -> None:
+        """Upstream denies a tag that we hold."""
+        self._vanished.of(upstream).inc()
+
     def fill_failed(self, reason: str) -> None:
         """A fill was given up."""
         self._fills_failed.of(reason).inc()
@@ -134,9 +153,17 @@ class Metrics:
         """Whether upstream refuses the configured credentials now."""
         self._rejected.of(upstream).set(rejected)
 
+    def breaker_open(self, upstream: str, is_open: bool) -> None:
+        """Whether upstream is left alone, since it could not be asked several times in a row."""
+        self._breakers.of(upstream).set(is_open)
+
     def watch_fills(self, count: Callable[[], int]) -> None:
         """Ask for the number of running fills at every scrape."""
         Gauge("pullthrough_fills_running", "Fills that run now.", registry=self.registry).set_function(count)
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Ask for the number of connections of clients at every scrape."""
+        Gauge("pullthrough_connections", "Connections of clients.", registry=self.registry).set_function(count)
 
     def watch_limits(self, read: Callable[[], Iterable[LimitSample]]) -> None:
         """Ask for what upstreams said of their pull quota at every scrape."""
