@@ -22,4 +22,5 @@ async def in_thread(executor: Executor, work: Callable[[], T], interrupt: Callab
         if interrupt is not None:
             interrupt()
         await asyncio.wait([running])
+        running.exception()  # Nobody will ask for it any more; unasked, it would be logged as forgotten.
         raise
