@@ -17,8 +17,10 @@ from proxy.oci.manifests import (
     accept_key,
     accepts,
     children,
+    config_platform,
     declared_media_type,
     media_type_of,
+    platforms,
 )
 from proxy.oci.names import Digest
 
@@ -122,3 +124,26 @@ def test_a_manifest_is_described_by_its_bytes() -> None:
     described = Manifest(ONE, OCI_INDEX, b"12345").descriptor
 
     assert (described.digest, described.media_type, described.size) == (ONE, OCI_INDEX, 5)
+
+
+def test_an_index_says_what_its_manifests_are_for() -> None:
+    attests = {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
+    listed = [
+        named(ONE) | {"platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}},
+        named(TWO) | {"platform": {"os": "unknown", "architecture": "unknown"}} | attests,
+        named(THREE),
+    ]
+    assert platforms(json.dumps({"manifests": listed}).encode()) == {ONE: "linux/arm64/v8", TWO: "attestation"}
+
+
+@pytest.mark.parametrize("entry", [None, [], "x", {}, {"platform": 5}, {"platform": {"os": 5}}, {"annotations": []}])
+def test_a_malformed_platform_is_none(entry: Any) -> None:
+    listed = named(ONE) | entry if isinstance(entry, dict) else entry
+    assert platforms(json.dumps({"manifests": [listed]}).encode()) == {}
+    assert platforms(json.dumps({"manifests": listed}).encode()) == {}
+    assert config_platform(json.dumps(entry).encode()) is None
+
+
+def test_a_config_says_what_its_image_is_for() -> None:
+    assert config_platform(b'{"os": "linux", "architecture": "amd64", "rootfs": {}}') == "linux/amd64"
+    assert config_platform(b"no document") is None

@@ -23,6 +23,7 @@ ACCEPT_ALL: Final = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANI
 
 _WILDCARDS: Final = frozenset({"*/*", "application/*"})
 _MAX_DESCRIPTORS: Final = 10_000
+_BUILDKIT_TYPE: Final = "vnd.docker.reference.type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,23 @@ def children(body: bytes) -> list[Descriptor]:
     return list(_descriptors(_document(body)))[:_MAX_DESCRIPTORS]
 
 
+def platforms(body: bytes) -> dict[Digest, str]:
+    """What an index says its manifests are for: `linux/arm64/v8`, or `attestation` for what BuildKit adds to images."""
+    listed = _document(body).get("manifests")
+    found: dict[Digest, str] = {}
+    for entry in listed if isinstance(listed, list) else []:
+        descriptor = _descriptor(entry)
+        platform = None if descriptor is None else _listed_platform(entry)
+        if descriptor is not None and platform is not None:
+            found[descriptor.digest] = platform
+    return found
+
+
+def config_platform(body: bytes) -> str | None:
+    """What the config of an image says that the image is for."""
+    return _platform(_document(body))
+
+
 def accepts(accept: Iterable[str], media_type: str) -> bool:
     """Whether a client that sent these Accept values takes this type. Without any, or with a wildcard, it does."""
     ranges = _ranges(accept)
@@ -86,6 +104,21 @@ def _document(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _listed_platform(entry: dict[str, Any]) -> str | None:
+    annotations = entry.get("annotations")
+    kind = annotations.get(_BUILDKIT_TYPE) if isinstance(annotations, dict) else None
+    if kind == "attestation-manifest":
+        return "attestation"
+    platform = entry.get("platform")
+    return _platform(platform) if isinstance(platform, dict) else None
+
+
+def _platform(document: dict[str, Any]) -> str | None:
+    parts = [document.get(field) for field in ("os", "architecture", "variant")]
+    texts = [part for part in parts if isinstance(part, str) and part]
+    return "/".join(texts) if len(texts) >= 2 else None
 
 
 def _descriptors(document: dict[str, Any]) -> Iterator[Descriptor]:

@@ -50,9 +50,12 @@ def decide(stored: StoredTag | None, now: float, window: float) -> Freshness:
     """Whether a tag may be answered from what is stored; `window` in seconds."""
     if stored is None:
         return Freshness.MISS
-    if stored.source is not None:
-        window = min(window, FALLBACK_SECONDS)
-    return Freshness.FRESH if 0 <= now - stored.checked_at < window else Freshness.STALE
+    return Freshness.FRESH if 0 <= now - stored.checked_at < lasts(stored.source, window) else Freshness.STALE
+
+
+def lasts(source: str | None, window: float) -> float:
+    """Seconds for which a tag is fresh after `source` spoke: a fallback, or (None) upstream itself."""
+    return window if source is None else min(window, FALLBACK_SECONDS)
 
 
 def age(stored: StoredTag, now: float) -> int:
