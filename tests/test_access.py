@@ -12,6 +12,7 @@ import pytest
 
 from proxy.config import AccessOptions
 from proxy.policy.access import PRIVATE_SECONDS, Admission, Visibility, decide, decide_unasked
+from proxy.policy.breaker import MAX_SECONDS
 from proxy.pull.admission import PATIENCE_SECONDS
 from tests.asked import gets, visibility_questions
 from tests.cache_rig import CacheRig, Reply, gather
@@ -225,6 +226,7 @@ async def test_a_repository_of_unknown_visibility_is_not_served_while_upstream_i
     async with CacheRig(hub.url, tmp_path / "cache") as cache:
         unknown = await everything(cache, image)
         await hub.back()
+        cache.clock.advance(MAX_SECONDS)  # By then it is asked again.
         known = await everything(cache, image)
 
     assert {reply.status for reply in unknown} == {503}

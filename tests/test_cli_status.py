@@ -36,6 +36,7 @@ DOCUMENT: dict[str, Any] = {
             "quota": {"limit": 200, "remaining": 180, "window_seconds": 21600, "observed_seconds_ago": 61.2},
             "pulls_closed_seconds": None,
             "requests_closed_seconds": None,
+            "breaker_open_seconds": None,
         }
     ],
     "fills": [],
@@ -99,6 +100,14 @@ def test_status_says_when_nothing_listens(capsys: Output, monkeypatch: pytest.Mo
         (
             {"quota": None, "pulls_closed_seconds": 119.6, "requests_closed_seconds": 30.0},
             "docker.io: as alice, no limit heard of, no pulls for 2m, no requests for 30s",
+        ),
+        (
+            {"quota": None, "breaker_open_seconds": 11.2},
+            "docker.io: as alice, no limit heard of, CANNOT BE ASKED: tried again in 12s",
+        ),
+        (
+            {"quota": None, "breaker_open_seconds": 0.0},
+            "docker.io: as alice, no limit heard of, CANNOT BE ASKED: tried again with the next request",
         ),
     ],
 )

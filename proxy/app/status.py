@@ -66,4 +66,5 @@ def _upstream(options: UpstreamOptions, upstream: Upstream, now: float) -> dict[
         },
         "pulls_closed_seconds": upstream.limits.closed_for(Gate.PULLS, now),
         "requests_closed_seconds": upstream.limits.closed_for(Gate.REQUESTS, now),
+        "breaker_open_seconds": upstream.breaker_open_for(),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from proxy.units import format_duration, format_size
@@ -34,7 +35,13 @@ def _upstream(upstream: Document) -> str:
         parts.append(f"no pulls for {_duration(upstream['pulls_closed_seconds'])}")
     if upstream["requests_closed_seconds"]:
         parts.append(f"no requests for {_duration(upstream['requests_closed_seconds'])}")
+    if upstream["breaker_open_seconds"] is not None:
+        parts.append(f"CANNOT BE ASKED: tried again {_soon(upstream['breaker_open_seconds'])}")
     return f"{upstream['name']}: {', '.join(parts)}"
+
+
+def _soon(seconds: float) -> str:
+    return f"in {_duration(math.ceil(seconds))}" if seconds else "with the next request"
 
 
 def _quota(quota: Document | None) -> str:

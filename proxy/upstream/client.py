@@ -33,7 +33,8 @@ from proxy.policy.quota import Gate, Limits
 from proxy.upstream.auth import Authorizer
 from proxy.upstream.body import BlobBody, total_size
 from proxy.upstream.credentials import Credentials
-from proxy.upstream.failures import border, bounded
+from proxy.upstream.failures import bounded
+from proxy.upstream.questions import Questions
 from proxy.upstream.refusals import Refusals
 from proxy.upstream.tokens import Tokens
 from proxy.upstream.transport import Answer, Transport, content_length
@@ -67,7 +68,8 @@ class Upstream:
         self._metrics = metrics
         self._clock = clock
         self._credentials = Credentials(options, metrics, clock)
-        self._transport = Transport(options, metrics)
+        self._questions = Questions(options, metrics, clock)
+        self._transport = Transport(options, metrics, self._questions.answered)
         self._refusals = Refusals(self.name, self.limits, clock)
         self._tokens = Tokens(self._transport, self._credentials, self._refusals, clock)
         self._auth = Authorizer(self._url, self._transport, self._tokens, self._credentials)
@@ -88,6 +90,10 @@ class Upstream:
         """`rejected` from a refusal until upstream takes them again; meanwhile we ask anonymously."""
         return self._credentials.state
 
+    def breaker_open_for(self) -> float | None:
+        """The seconds for which no question is asked, since several in a row got no answer; None while they are."""
+        return self._questions.breaker_open_for()
+
     async def start(self) -> None:
         """Ready to ask; asks nothing yet."""
         await self._transport.start()
@@ -104,7 +110,7 @@ class Upstream:
     async def head_manifest(self, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL) -> Descriptor:
         """What a reference points to now. Free. Raises DigestMissing where upstream does not say."""
         self._check(Gate.REQUESTS)
-        async with bounded(self.name):
+        async with self._questions.ask():
             url = self._manifest_url(repository, reference)
             with await self._auth.request("manifest", "HEAD", url, repository, {"Accept": accept}) as answer:
                 self._observe(answer)
@@ -123,7 +129,7 @@ class Upstream:
         it is assumed that they are not.
         """
         await self._pass_pulls(repository, reference, accept)
-        async with bounded(self.name):
+        async with self._questions.ask():
             url = self._manifest_url(repository, reference)
             with await self._auth.request("manifest", "GET", url, repository, {"Accept": accept}) as answer:
                 if answer.elsewhere or answer.status != 429:
@@ -142,7 +148,7 @@ class Upstream:
     async def head_blob(self, repository: Repository, digest: Digest) -> int | None:
         """The size of a blob in bytes, None if upstream does not say. Where HEAD is refused a GET of one byte asks."""
         self._check(Gate.REQUESTS)
-        async with bounded(self.name):
+        async with self._questions.ask():
             url = self._blob_url(repository, digest)
             try:
                 with await self._auth.request("blob", "HEAD", url, repository, {}) as answer:
@@ -165,7 +171,7 @@ class Upstream:
         self._check(Gate.REQUESTS)
         path, media_type = ("tags/list", "application/json") if subject is None else (f"referrers/{subject}", OCI_INDEX)
         url = self._v2(repository, path + (f"?{query}" if query else ""))
-        async with bounded(self.name):
+        async with self._questions.ask():
             with await self._auth.request("listing", "GET", url, repository, {"Accept": media_type}) as answer:
                 if answer.status == 400 and not answer.elsewhere:
                     raise QueryInvalid(f"{self.name} refuses the query")
@@ -187,8 +193,9 @@ class Upstream:
         """
         async with self._transfers or nullcontext():
             self._check(Gate.REQUESTS)
-            with border(self.name):
+            async with bounded(self.name, at_least=self._idle_timeout):
                 body = await self._open(repository, digest, offset)
+            self._questions.answered()
             try:
                 yield body
             finally:
@@ -202,7 +209,7 @@ class Upstream:
         registry's, since the page of a login looks like a success too.
         """
         self._check(Gate.REQUESTS)
-        async with bounded(self.name):
+        async with self._questions.ask():
             try:
                 if await self._has_publicly(repository, reference or Tag("latest")):
                     return True

@@ -11,7 +11,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import ClassVar, Final
 
 import aiohttp
 
@@ -25,20 +25,30 @@ SMALL_SECONDS: Final = 25.0
 """The bound of everything but a blob's body: clients wait 30 s for headers (PROTOCOL 8.10)."""
 
 
+class PrivateAddress(OSError):
+    """A connection that is not made: see `connections`."""
+
+    words: ClassVar[str] = "it sends us to a private address, which a public registry may not"
+
+
+class Unasked(Unavailable):
+    """No answer came: no connection, a time-out, a broken connection, or a 5xx, which is none."""
+
+
 @contextmanager
 def border(upstream: str) -> Iterator[None]:
-    """Turns every foreign exception into Unavailable, said of this upstream."""
+    """Turns every foreign exception into Unasked, said of this upstream."""
     try:
         yield
     except FOREIGN as error:
-        raise Unavailable(f"{upstream}: {describe(error)}") from None
+        raise Unasked(f"{upstream}: {describe(error)}") from None
 
 
 @asynccontextmanager
-async def bounded(upstream: str) -> AsyncIterator[None]:
-    """A border that also ends what takes longer than SMALL_SECONDS."""
+async def bounded(upstream: str, at_least: float = 0.0) -> AsyncIterator[None]:
+    """A border that also ends what takes longer than SMALL_SECONDS, or than `at_least` if that is more."""
     with border(upstream):
-        async with asyncio.timeout(SMALL_SECONDS):
+        async with asyncio.timeout(max(SMALL_SECONDS, at_least)):
             yield
 
 
@@ -61,6 +71,8 @@ def describe(error: BaseException) -> str:
             return "the HTTP proxy cannot be reached"
         case aiohttp.ClientHttpProxyError():
             return f"the HTTP proxy refused with status {error.status}"
+        case aiohttp.ClientConnectorError(os_error=PrivateAddress()):
+            return PrivateAddress.words
         case aiohttp.ClientConnectorError(errno=int() as number):
             return f"no connection ({os.strerror(number)})"
         case aiohttp.ClientConnectorError():

@@ -123,7 +123,8 @@ class Registry:
     async def _ask(self, kind: str, ask: Callable[[Upstream], Awaitable[T]]) -> Said[T]:
         """The first answer; `kind` is for the metrics. Fallbacks are asked only if the upstream could not be."""
         refusal: RegistryError | None = None
-        if self._fallbacks and self._clock.monotonic() >= self._rests_until:
+        rests = self._clock.monotonic() < self._rests_until or self._upstream.breaker_open_for()
+        if self._fallbacks and not rests:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     return Said(await ask(self._upstream), None)

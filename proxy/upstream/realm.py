@@ -2,7 +2,7 @@
 
 A challenge names the realm, and credentials go there: so it must be the upstream's own host or one of the same
 registrable domain (`registry-1.docker.io` and `auth.docker.io` share `docker.io`), over https unless the upstream is
-http itself.
+http itself. That it is at no private address is seen to where connections are made: see `connections`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from publicsuffixlist import PublicSuffixList
 from yarl import URL
 
 from proxy.oci.errors import Unavailable
+from proxy.upstream.redirects import host_of
 
 _NUMERIC: Final = re.compile(r"\A(?:0x[0-9a-f]*|[0-9]+)\Z")
 
@@ -23,7 +24,7 @@ def trusted_realm(realm: str, upstream: URL) -> URL:
     """The realm as a URL that credentials for this upstream may be sent to. Raises Unavailable."""
     try:
         url = URL(realm).with_fragment(None)
-        host, port = _host(url), url.port
+        host, port = host_of(url), url.port
     except ValueError:
         host, port = "", None
     if not host or port is None:
@@ -39,15 +40,11 @@ def _refusal(url: URL, host: str, upstream: URL) -> str | None:
         return "it is not https"
     if url.user is not None or url.password is not None:
         return "it holds a user name"
-    own = _host(upstream)
+    own = host_of(upstream)
     domain = _registrable_domain(own)
     if host != own and (domain is None or domain != _registrable_domain(host)):
         return f"it is not of the same domain as {own}"
     return None
-
-
-def _host(url: URL) -> str:
-    return (url.raw_host or "").lower().rstrip(".")
 
 
 def _registrable_domain(host: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Final
 from proxy.clock import Clock
 from proxy.oci.errors import Denied, NameUnknown, RegistryError, TooManyRequests, Unavailable
 from proxy.policy.quota import Gate, Limits, parse_retry_after
+from proxy.upstream.failures import Unasked
 from proxy.upstream.transport import Answer
 
 ERROR_BYTES: Final = 64 * 1024
@@ -36,7 +37,8 @@ class Refusals:
             return Denied(f"{self._upstream} denies access to this repository, or there is no such repository")
         if status == 429:
             return self.too_many(Gate.PULLS if pull and code == TooManyRequests.code else Gate.REQUESTS, answer.headers)
-        return Unavailable(f"{self._upstream} answered {status}", retry_after=self._retry_after(answer.headers))
+        kind = Unasked if status >= 500 else Unavailable
+        return kind(f"{self._upstream} answered {status}", retry_after=self._retry_after(answer.headers))
 
     def too_many(self, gate: Gate, headers: Mapping[str, str]) -> TooManyRequests:
         """Closes the gate for as long as a 429 says, or as long as we wait by ourselves."""

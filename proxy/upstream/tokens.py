@@ -17,7 +17,7 @@ from proxy.oci.errors import Denied, Unavailable
 from proxy.oci.names import Repository
 from proxy.policy.quota import Gate
 from proxy.upstream.credentials import Credentials
-from proxy.upstream.failures import bounded
+from proxy.upstream.failures import Unasked, bounded
 from proxy.upstream.refusals import Refusals
 from proxy.upstream.transport import Answer, Transport
 
@@ -141,7 +141,8 @@ class Tokens:
             return self._refusals.too_many(Gate.REQUESTS, answer.headers)
         if answer.status in (401, 403):
             return Denied(f"{self._transport.name} gives no token for this repository")
-        return Unavailable(f"{self._transport.name}: the token server answered {answer.status}")
+        kind = Unasked if answer.status >= 500 else Unavailable
+        return kind(f"{self._transport.name}: the token server answered {answer.status}")
 
     def _token(self, body: bytes, scope: str, asked_at: float) -> Token:
         document = _document(body)

@@ -9,29 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from proxy import __version__
 from proxy.config import UpstreamOptions
 from proxy.metrics import Metrics
 from proxy.oci.errors import Unavailable
+from proxy.upstream.connections import Connections
 from proxy.upstream.failures import FOREIGN
-from proxy.upstream.proxies import Proxies
 from proxy.upstream.redirects import MAX_REDIRECTS, REDIRECTS, origin, redirect_target
-from proxy.upstream.tls import tls_context
-
-READ_BUFFER_BYTES: Final = 256 * 1024
-"""What asyncio reads from a socket at once. With aiohttp's 64 KiB a fast body would be paused after every such read;
-more would only be memory, twice of it for every running fill."""
-
-_HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": f"pullthrough/{__version__}"}
+from proxy.upstream.retries import is_passing_answer, is_passing_failure, pause
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -72,38 +65,23 @@ class Answer:
 
 
 class Transport:
-    """The connections to one upstream and to where it redirects."""
+    """Requests to one upstream and to where it redirects; `redirected` is called when the registry sends us there."""
 
-    def __init__(self, options: UpstreamOptions, metrics: Metrics) -> None:
+    def __init__(
+        self, options: UpstreamOptions, metrics: Metrics, redirected: Callable[[], None] = lambda: None
+    ) -> None:
         self.name = options.name
-        self._options = options
-        self._connect_timeout = options.connect_timeout
-        self._idle_timeout = options.idle_timeout
+        self._connections = Connections(options)
         self._metrics = metrics
-        self._proxies = Proxies({})
-        self._session: aiohttp.ClientSession | None = None
+        self._redirected = redirected
 
     async def start(self) -> None:
         """Ready to send; nothing is sent yet. Raises OSError for a file of certificates that cannot be used."""
-        self._proxies = Proxies.configured(self._options.proxy)
-        context = await asyncio.to_thread(tls_context, self._options)
-        self._session = aiohttp.ClientSession(
-            # No limit: slow blobs must not hold up the HEAD that could answer. Collapsing bounds us: one connection
-            # for each thing that is being fetched.
-            connector=aiohttp.TCPConnector(limit=0, ssl=context),
-            timeout=aiohttp.ClientTimeout(
-                total=None, connect=None, sock_connect=self._connect_timeout, sock_read=self._idle_timeout
-            ),
-            headers=_HEADERS,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            read_bufsize=READ_BUFFER_BYTES,
-        )
+        await self._connections.start()
 
     async def aclose(self) -> None:
         """Close every connection, those in use too."""
-        if self._session is not None:
-            await self._session.close()
+        await self._connections.aclose()
 
     async def request(
         self,
@@ -117,31 +95,46 @@ class Transport:
     ) -> Answer:
         """The answer at the end of all redirects; `same_origin` refuses those to elsewhere.
 
-        Raises Unavailable for a redirect that is not followed and for an encoded body; failures of the connection
-        come as they are, for `border`. aiohttp sends a request again, once, when a kept connection breaks under it.
+        What fails at the registry itself in a way that may pass is sent once more: see `retries`. Raises Unavailable
+        for a redirect that is not followed and for an encoded body; failures of the connection come as they are, for
+        `border`. aiohttp too sends a request again, once, when a kept connection breaks under it.
         """
         home = origin(url)
         for _ in range(MAX_REDIRECTS + 1):
             own = origin(url) == home
             sent = {**headers, "Authorization": authorization} if authorization and own else headers
-            response = await self._send(kind, method, url, sent)
+            response = await (self._send_twice if own else self._send)(kind, method, url, sent)
             if response.status not in REDIRECTS:
                 return self._plain(Answer(response, elsewhere=origin(url) != home))
             response.close()
             url = redirect_target(self.name, url, response.headers.get("Location"))
             if same_origin and origin(url) != home:
                 raise Unavailable(f"{self.name}: a redirect to another host, where none may be")
+            if own and not same_origin:
+                self._redirected()
         raise Unavailable(f"{self.name}: more than {MAX_REDIRECTS} redirects")
 
+    async def _send_twice(self, kind: str, method: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """The first answer, or the second if the first is a failure that may pass."""
+        try:
+            response = await self._send(kind, method, url, headers)
+        except FOREIGN as error:
+            if not is_passing_failure(kind, method, error):
+                raise
+        else:
+            if not is_passing_answer(kind, method, response):
+                return response
+            response.close()
+        await asyncio.sleep(pause())
+        return await self._send(kind, method, url, headers)
+
     async def _send(self, kind: str, method: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        if self._session is None or self._session.closed:
-            raise Unavailable(f"{self.name}: the connections are closed")
-        proxy = self._proxies.proxy_for(url)
+        session, proxy = self._connections.to(url)
         login = proxy.headers if proxy else {}
         if url.scheme == "http":  # No tunnel: the proxy reads the request itself.
             headers = {**headers, **login}
         try:
-            response = await self._session.request(
+            response = await session.request(
                 method,
                 url,
                 headers=headers,
