@@ -6,24 +6,31 @@ guards the service against floods: it closes everything. A gate opens again afte
 soon as the headers of a free HEAD say that quota is back. Where the limit came without `Retry-After` we wait a default
 and then ask with a HEAD first (`probe_due`), so that a closed gate never costs a counted request.
 
+Caches that met the request limit together must not come back together, nor all at once with what has gathered: that
+gate opens a little later than it was told, at random, and for a minute after it what passes is spaced (`slot`).
+
 An absent header is "unknown", never 0: paid accounts and sponsored repositories send none (PROTOCOL 1.3).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Final
 
 from proxy.oci.errors import TooManyRequests
+from proxy.policy.quota.headers import Quota, read_quota
 
 DEFAULT_PAUSE_SECONDS: Final = {"pulls": 120.0, "requests": 30.0}
 MAX_PAUSE_SECONDS: Final = {"pulls": 6 * 3600.0, "requests": 15 * 60.0}
-_EPOCH_THRESHOLD: Final = 1_000_000_000
-_LIMIT: Final = re.compile(r"\s*(\d{1,12})\s*(?:;\s*w=(\d{1,9}))?", re.ASCII)
+JITTER: Final = 0.25
+"""By how much a pause of the request limit may be longer; never shorter than upstream said."""
+RECOVERY_SECONDS: Final = 60.0
+"""For how long what passes is spaced after the request limit has opened again."""
+FIRST_SPACING_SECONDS: Final = 0.5
+"""Between two requests at first; less and less until the recovery is over."""
+MAX_SLOT_SECONDS: Final = 5.0
+"""The longest that a request waits for its turn: more are refused, and told when to come again."""
 
 
 class Gate(Enum):
@@ -35,50 +42,6 @@ class Gate(Enum):
     """Everything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """What an upstream last said of its pull quota. `window` in seconds; `source` is an account id or an address."""
-
-    limit: int | None
-    remaining: int | None
-    window: int | None
-    source: str | None
-    observed_at: float
-    """On the monotonic clock."""
-
-
-def parse_limit(value: str) -> tuple[int, int | None] | None:
-    """`100;w=21600` as (100, 21600); of a policy list `100, 100;w=21600` the entry with a window. None if neither."""
-    entries = [match for part in value.split(",") if (match := _LIMIT.match(part))]
-    if not entries:
-        return None
-    chosen = next((entry for entry in entries if entry[2]), entries[0])
-    return int(chosen[1]), int(chosen[2]) if chosen[2] else None
-
-
-def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait, None if unclear. `now` is the wall clock: Hub was seen to send an epoch (PROTOCOL 1.4)."""
-    text = (value or "").strip()
-    if re.fullmatch(r"\d{1,12}", text, re.ASCII):
-        number = float(text)
-        return max(0.0, number - now) if number > _EPOCH_THRESHOLD else number
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now) if text else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def read_quota(headers: Mapping[str, str], now: float) -> Quota | None:
-    """The quota in a manifest response's headers, or None if it says nothing of it. `now` is the monotonic clock."""
-    limit = parse_limit(headers.get("ratelimit-limit", ""))
-    remaining = parse_limit(headers.get("ratelimit-remaining", ""))
-    source = headers.get("docker-ratelimit-source", "").strip() or None
-    if limit is None and remaining is None:
-        return None
-    window = (limit and limit[1]) or (remaining and remaining[1]) or None
-    return Quota(limit and limit[0], remaining and remaining[0], window, source, now)
-
-
 class Limits:
     """The gates of one upstream and the last quota heard of. Synchronous; times are on the monotonic clock."""
 
@@ -86,6 +49,8 @@ class Limits:
         self.quota: Quota | None = None
         self._closed_until: dict[Gate, float] = {}
         self._probe_first: set[Gate] = set()
+        self._recovering_from = float("-inf")
+        self._next_slot = float("-inf")
 
     def observe(self, headers: Mapping[str, str], now: float) -> None:
         """Learn from the headers of a manifest response that was not refused."""
@@ -98,11 +63,21 @@ class Limits:
         elif quota.remaining == 0 and self.probe_due(now):
             self.refused(Gate.PULLS, None, now)
 
-    def refused(self, gate: Gate, retry_after: float | None, now: float) -> None:
-        """Upstream answered 429: close this gate for the seconds it said, or for our default."""
+    def forget_quota(self) -> None:
+        """What was heard of a limit does not hold any more: there is none, or it is of another account."""
+        self.quota = None
+
+    def refused(self, gate: Gate, retry_after: float | None, now: float, chance: float = 0.0) -> None:
+        """Upstream answered 429: close this gate for the seconds it said, or for our default.
+
+        `chance`, from 0 to 1, is for the jitter.
+        """
         pause = DEFAULT_PAUSE_SECONDS[gate.value] if retry_after is None else max(1.0, retry_after)
-        self._closed_until[gate] = now + min(pause, MAX_PAUSE_SECONDS[gate.value])
-        self._probe_first.add(gate)
+        pause = min(pause, MAX_PAUSE_SECONDS[gate.value])
+        if gate is Gate.REQUESTS:
+            pause *= 1 + JITTER * chance
+            self._recovering_from = now + pause
+        self._close(gate, now + pause)
 
     def open(self, gate: Gate) -> None:
         """Requests may pass this gate again."""
@@ -125,6 +100,36 @@ class Limits:
             what = "pull limit" if self.closed_for(Gate.REQUESTS, now) is None else "request limit"
             raise TooManyRequests(f"the {what} of {upstream} is reached and this is not cached", retry_after=left)
 
+    def slot(self, upstream: str, now: float) -> float:
+        """The seconds that this request has to wait for its turn, which is then its own: 0 but for a recovery.
+
+        Raises TooManyRequests when too many wait for theirs.
+        """
+        share = (self._recovering_from + RECOVERY_SECONDS - now) / RECOVERY_SECONDS
+        if not 0 < share <= 1:
+            return 0.0
+        turn = max(now, self._next_slot)
+        if turn - now > MAX_SLOT_SECONDS:
+            raise TooManyRequests(f"{upstream} was asked too often, and is asked slowly now", retry_after=turn - now)
+        self._next_slot = turn + FIRST_SPACING_SECONDS * share
+        return turn - now
+
     def probe_due(self, now: float) -> bool:
         """Whether the pull gate's pause has ended without a word that quota is back: ask with a HEAD before a GET."""
         return Gate.PULLS in self._probe_first and self.closed_for(Gate.PULLS, now) is None
+
+    def closed(self, now: float) -> dict[Gate, float]:
+        """The gates that are closed, and for how many seconds more: what outlives the process."""
+        return {gate: until - now for gate, until in self._closed_until.items() if until > now}
+
+    def restore(self, closed: Mapping[Gate, float], now: float) -> None:
+        """Gates that an earlier process left closed, and for how many seconds more."""
+        for gate, left in closed.items():
+            if left > 0 and gate not in self._closed_until:
+                self._close(gate, now + min(left, MAX_PAUSE_SECONDS[gate.value]))
+                if gate is Gate.REQUESTS:
+                    self._recovering_from = self._closed_until[gate]
+
+    def _close(self, gate: Gate, until: float) -> None:
+        self._closed_until[gate] = until
+        self._probe_first.add(gate)
