@@ -14,7 +14,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("lru", "units"),
     ("oci",),
     ("policy",),
-    ("clock", "collapse", "logs"),
+    ("clock", "collapse", "logs", "systemd"),
     ("config", "metrics"),
     ("store", "upstream"),
     ("pull",),

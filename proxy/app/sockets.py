@@ -1,0 +1,69 @@
+"""Listening sockets that two processes have on one address, for the moment of a restart.
+
+With SO_REUSEPORT each process has a socket of its own there, and the kernel deals new connections out among them. When
+one is closed, whoever waits in its queue, or is in the middle of the handshake, is reset: about two clients at each
+restart under load, as measured (net.ipv4.tcp_migrate_req=1 would save them, and is off by default). So the one that is
+to be closed first has the kernel give all new connections to the other, goes on to accept for a moment what was begun
+before, and is closed when nobody can be in it any more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+_SO_ATTACH_REUSEPORT_CBPF: Final = 51
+_SO_DETACH_REUSEPORT_BPF: Final = 68
+"""socket(7). A program chooses the socket of a connection by its number, in the order in which they began to listen;
+for a number that none has, and without a program, the kernel chooses. The program stays until it is detached."""
+_RETURN: Final = 0x06
+_LISTENING: Final = "0A"
+_TABLES: Final = {socket.AF_INET: Path("/proc/net/tcp"), socket.AF_INET6: Path("/proc/net/tcp6")}
+
+
+def prefer_newest(sockets: Sequence[socket.socket]) -> bool:
+    """Have all new connections given to the newer one of two processes. Whether there are two. Blocking, briefly."""
+    return all([_prefer_newest(each) for each in sockets])
+
+
+def share_evenly(sockets: Sequence[socket.socket]) -> bool:
+    """End that preference, which a process that is gone by now may have left. Whether there was one."""
+    return any([_share_evenly(each) for each in sockets])
+
+
+def _share_evenly(sock: socket.socket) -> bool:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)
+    except OSError:  # There was none.
+        return False
+    return True
+
+
+def _prefer_newest(sock: socket.socket) -> bool:
+    try:
+        table = _TABLES[sock.family].read_text()
+        if sharing(table, os.fstat(sock.fileno()).st_ino) != 2:
+            return False
+        program = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN, 0, 0, 1))
+        option = struct.pack("@HP", 1, ctypes.addressof(program))
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, option)
+    except (OSError, KeyError) as error:
+        log.info("new connections cannot be given to another process: %s", error)
+        return False
+    return True
+
+
+def sharing(table: str, inode: int) -> int:
+    """How many sockets listen on the address of the one with this inode, by the text of /proc/net/tcp (proc(5))."""
+    rows = [row.split() for row in table.splitlines()[1:]]
+    addresses = [(row[1], row[9]) for row in rows if len(row) > 9 and row[3] == _LISTENING]
+    own = next((address for address, number in addresses if number == str(inode)), None)
+    return sum(address == own for address, _ in addresses) if own else 0

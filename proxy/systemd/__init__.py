@@ -1,0 +1,1 @@
+"""What systemd and a service tell each other, by its documented protocols and without its library."""
