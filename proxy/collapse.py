@@ -32,6 +32,11 @@ class Collapser(Generic[K, V]):
             task.add_done_callback(lambda done: self._finished(key, done))
         return await asyncio.shield(task)
 
+    async def settled(self) -> None:
+        """Wait for what runs now."""
+        if self._running:
+            await asyncio.wait(list(self._running.values()))
+
     async def aclose(self) -> None:
         """Cancel and await everything that runs."""
         tasks = list(self._running.values())

@@ -1,18 +1,18 @@
 """The only place where objects are built, started and stopped.
 
-store.py        what lives as long as the process and its folder
-generation.py   what a configuration gives, and a reload replaces
-listener.py     sockets
-service.py      the process and its signals
+store.py                        what lives as long as the process and its folder
+generation.py, generations.py   what a configuration gives, and a reload replaces
+listener.py, sockets.py         where clients and people come in
+service.py                      the process: signals, and what the service manager is told
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from socket import socket
 from typing import Final, Protocol, TextIO
 
 from aiohttp import web
@@ -20,7 +20,9 @@ from aiohttp import web
 from proxy import __version__
 from proxy.app.errors import StartError
 from proxy.app.generation import Generation, Shared
+from proxy.app.generations import Generations
 from proxy.app.listener import Listener
+from proxy.app.reloading import carried_over
 from proxy.app.status import status_document
 from proxy.app.store import Store
 from proxy.clock import Clock, SystemClock
@@ -32,6 +34,8 @@ __all__ = ["App", "StartError"]
 
 KEEP_ALIVE_SECONDS: Final = 75.0
 """Longer than the 30 s for which Go's clients keep idle connections, so that we never close one they reuse."""
+HANDING_OVER_SECONDS: Final = 1.0
+"""While another process takes what is new: how long connections that began with us may take to reach us and to ask."""
 
 
 class _Part(Protocol):
@@ -43,18 +47,37 @@ class _Part(Protocol):
 class App:
     """One running cache. `await start()`, then `await stop()`; also an async context manager."""
 
-    def __init__(self, config: Config, *, clock: Clock | None = None, access_log: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        access_log: TextIO | None = None,
+        passed: Mapping[str, Sequence[socket]] | None = None,
+    ) -> None:
+        """`passed` are sockets from the service manager: `clients`, `admin`."""
         self.config = config
         self.metrics = Metrics(aliases=config.metrics.aliases, version=__version__)
         self._clock = clock or SystemClock()
         self._started_at = self._clock.monotonic()
         self.store = Store(config, self.metrics, self._clock)
-        self._shared = Shared(self.store, self.metrics, self._clock, access_log or sys.stderr)
-        self.generation = Generation(config, self._shared)
-        self._clients = Listener(self._client_runner(), config.server.listen, "[server] listen")
-        self._admins = Listener(self._admin_runner(), config.admin.listen, "[admin] listen")
+        shared = Shared(self.store, self.metrics, self._clock, access_log or sys.stderr)
+        self._generations = Generations(config, shared)
+        clients = self._client_runner()
+        passed, shared_port = passed or {}, config.server.reuse_port
+        self._clients = Listener(
+            clients, config.server.listen, "[server] listen", shared_port, passed.get("clients", ())
+        )
+        self._admins = Listener(
+            self._admin_runner(), config.admin.listen, "[admin] listen", shared_port, passed.get("admin", ())
+        )
         self._ready = False
         self._closing = AsyncExitStack()
+
+    @property
+    def generation(self) -> Generation:
+        """What answers now, once started."""
+        return self._generations.current
 
     @property
     def client_url(self) -> str:
@@ -84,14 +107,16 @@ class App:
     async def _start(self) -> None:
         """Each part closes before those that were started earlier."""
         await self._start_part(self.store)
-        await self._start_part(self.generation)
-        for finish in (self.store.finish, self._shared.aclose, self.generation.finish):
+        await self._start_part(self._generations)
+        for finish in (self.store.finish, self._generations.finish):
             self._closing.push_async_callback(finish)
         self.metrics.watch_fills(lambda: len(self.store.fills))
         self.metrics.watch_limits(lambda: self.generation.limits())
         self.metrics.watch_cache(self.store.sample)
         await self._start_part(self._admins)  # Before the clients', so that it closes later: /readyz tells of the stop.
         await self._start_part(self._clients)
+        await self._admins.prefer_newest()  # A scrape, or whoever waits for /readyz, is answered by one of two.
+        await self._clients.share()
         self._closing.push_async_callback(self._drain)
         self._ready = True
 
@@ -103,6 +128,16 @@ class App:
         """Stop accepting, let running responses end within `server.shutdown_timeout`, leave the store clean."""
         self._ready = False
         await self._closing.aclose()
+
+    async def reload(self, config: Config) -> list[str]:
+        """Go on with this configuration; the names of the settings that it changes in vain until a restart.
+
+        What is being pulled goes on as it began. Raises StartError, and all stays as it was.
+        """
+        config, waiting = carried_over(self.config, config)
+        await self._generations.replace(config)
+        self.config = config
+        return waiting
 
     def status(self) -> dict[str, object]:
         """The document of /api/status."""
@@ -126,7 +161,19 @@ class App:
 
     async def _drain(self) -> None:
         """No new connections; what runs may end, within the bound."""
+        draining = asyncio.ensure_future(self._generations.drain())
+        try:
+            await self._hand_over()
+            await asyncio.wait([draining], timeout=self.config.server.shutdown_timeout)
+        finally:
+            draining.cancel()
+            await asyncio.wait([draining])
+
+    async def _hand_over(self) -> None:
+        """Close the door to clients; where another process has one there too, nobody is left in between."""
+        await self._admins.prefer_newest()
+        if await self._clients.prefer_newest():
+            await asyncio.sleep(HANDING_OVER_SECONDS)
         await self._clients.close_door()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.config.server.shutdown_timeout):
-                await self.generation.routes.drain()
+        if self._clients.was_passed:
+            await asyncio.sleep(HANDING_OVER_SECONDS)

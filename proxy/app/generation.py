@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import TextIO
 
-from proxy.app.errors import StartError
 from proxy.app.store import Store
+from proxy.app.upstreams import Upstreams
 from proxy.clock import Clock
 from proxy.config import Config, UpstreamOptions
 from proxy.metrics import LimitSample, Metrics
@@ -39,11 +39,19 @@ class Shared:
         self.metrics = metrics
         self.clock = clock
         self.log_stream = log_stream
+        self.upstreams = Upstreams(metrics, clock)
         self.pump = Pump()
         self.negatives = Negatives()
         self.manifests = Manifests(store.blobs, store.index, self.negatives, clock)
         self.tags = Tags(self.manifests, store.index, self.negatives, metrics, clock)
         self.blobs = BlobPulls(store.blobs, store.fills, store.index, self.negatives, clock)
+
+    async def settled(self) -> None:
+        """Wait for what is being asked and fetched at this moment, not for what begins later."""
+        await self.tags.settled()
+        await self.manifests.settled()
+        await self.blobs.settled()
+        await self.store.fills.settled()
 
     async def aclose(self) -> None:
         """Stop what is being asked upstream."""
@@ -53,35 +61,42 @@ class Shared:
 
 
 class Generation:
-    """One configuration at work: `start`, then `aclose`."""
+    """One configuration at work, from `begin` to `aclose`. Its `upstreams` are those of the pool in `shared`."""
 
-    def __init__(self, config: Config, shared: Shared) -> None:
+    def __init__(self, config: Config, shared: Shared, upstreams: dict[str, Upstream]) -> None:
         self.config = config
+        self.upstreams = upstreams
         self._shared = shared
-        self.upstreams = {each.name: Upstream(each, shared.metrics, shared.clock) for each in config.upstreams}
-        self.access_log = AccessLog(shared.log_stream, config.log.format) if config.log.access else None
-        self.pull = self._build_pull()
+        self._door = Doorkeeper(config.access.private, config.access.remember, shared.store.index, shared.clock)
+        self._listings = Listings(shared.negatives, shared.clock)
+        self._access_log = AccessLog(shared.log_stream, config.log.format) if config.log.access else None
         targets = Targets(self.upstreams, setup=config.server.setup, catalog=config.server.catalog)
-        self.routes = Routes(
-            targets, self.pull, shared.pump, shared.metrics, self.access_log, config.server.max_requests
-        )
-        self._closing = AsyncExitStack()
+        self.pull = self._build_pull()
+        self.routes = Routes(targets, self.pull, shared.pump, shared.metrics, self._access_log)
 
-    async def start(self) -> None:
-        """Ready to ask; upstreams are not asked yet: they may be down. Raises StartError; `aclose` then, too."""
-        if self.access_log is not None:
-            self._closing.push_async_callback(self.access_log.aclose)
-        for upstream in self.upstreams.values():
-            await _start_upstream(upstream)
-            self._closing.push_async_callback(upstream.aclose)
+    @classmethod
+    async def begin(cls, config: Config, shared: Shared) -> Generation:
+        """Ready to answer; upstreams are not asked yet: they may be down. Raises StartError."""
+        async with AsyncExitStack() as undoing:
+            upstreams = {}
+            for options in config.upstreams:
+                upstreams[options.name] = upstream = await shared.upstreams.take(options)
+                undoing.push_async_callback(shared.upstreams.give_back, upstream)
+            generation = cls(config, shared, upstreams)
+            undoing.pop_all()
+        return generation
 
     async def finish(self) -> None:
-        """Stop what only this generation asks upstream."""
-        await self.pull.aclose()
+        """Stop what only this generation asks upstream, and write what is left to log. No request is being answered."""
+        await self._door.aclose()
+        await self._listings.aclose()
+        if self._access_log is not None:
+            await self._access_log.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections to upstreams, and write what is left to log."""
-        await self._closing.aclose()
+        """Give the upstreams back. Nothing of this generation asks them any more."""
+        for upstream in self.upstreams.values():
+            await self._shared.upstreams.give_back(upstream)
 
     def limits(self) -> Iterator[LimitSample]:
         """What upstreams said of their quotas."""
@@ -92,23 +107,21 @@ class Generation:
                 yield LimitSample(options.name, account, quota.limit, quota.remaining, quota.window)
 
     def _build_pull(self) -> Pull:
-        config, shared = self.config, self._shared
-        door = Doorkeeper(config.access.private, config.access.remember, shared.store.index, shared.clock)
-        listings = Listings(shared.negatives, shared.clock)
-        registries = {each.name: self._registry(each) for each in config.upstreams}
-        catalog = Catalog(tuple(registries), shared.store.index, door)
+        shared = self._shared
+        registries = {each.name: self._registry(each) for each in self.config.upstreams}
+        catalog = Catalog(tuple(registries), shared.store.index, self._door)
         return Pull(
-            registries, door, shared.tags, shared.manifests, shared.blobs, listings, catalog, shared.store.usage
+            registries,
+            self._door,
+            shared.tags,
+            shared.manifests,
+            shared.blobs,
+            self._listings,
+            catalog,
+            shared.store.usage,
         )
 
     def _registry(self, options: UpstreamOptions) -> Registry:
         fallbacks = [self.upstreams[name] for name in options.fallbacks]
         window = self.config.freshness.tags if options.tags is None else options.tags
         return Registry(self.upstreams[options.name], fallbacks, window, self._shared.metrics, self._shared.clock)
-
-
-async def _start_upstream(upstream: Upstream) -> None:
-    try:
-        await upstream.start()
-    except OSError as error:
-        raise StartError(f"cannot use the certificates (ca) of upstream {upstream.name}: {error}") from error

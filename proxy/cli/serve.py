@@ -7,26 +7,32 @@ import socket
 import sys
 
 from proxy.cli.options import Commands, add_command, load_config
-from proxy.config import check_files
+from proxy.config import Config, check_files
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    add_command(commands, "serve", run, "Run the cache until SIGTERM or SIGINT.")
+    add_command(commands, "serve", run, "Run the cache until SIGTERM or SIGINT; SIGHUP reads the configuration again.")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Greet, then serve."""
-    from proxy.app import StartError
-    from proxy.app.service import run as run_app
+    from proxy.app.errors import StartError
+    from proxy.app.service import run as run_service
     from proxy.cli.banner import banner
 
-    config = load_config(arguments)
-    check_files(config)
+    config = _read(arguments)
     if config.log.format == "text" or sys.stderr.isatty():
         print(banner(config, socket.gethostname()), file=sys.stderr, flush=True)
     try:
-        return run_app(config)
+        return run_service(config, lambda: _read(arguments))
     except StartError as error:
         print(f"pullthrough: {error}", file=sys.stderr)
         return 1
+
+
+def _read(arguments: argparse.Namespace) -> Config:
+    """The configuration, with files that are there. Raises ConfigError."""
+    config = load_config(arguments)
+    check_files(config)
+    return config

@@ -42,6 +42,10 @@ class Negatives:
         """Upstream has changed its mind."""
         self._entries.drop(key)
 
+    def clear(self) -> None:
+        """Forget all: what upstream is asked, and as whom, may be another from now on."""
+        self._entries.clear()
+
     def instead_of(self, error: RegistryError, key: Hashable) -> RegistryError:
         """What to raise for `error`: if upstream could not be asked, the "unknown" that it last answered, however old.
 

@@ -53,14 +53,6 @@ class Pull:
         self._catalog = catalog
         self._usage = usage
 
-    async def aclose(self) -> None:
-        """Stop what is being asked upstream."""
-        await self._door.aclose()
-        await self._tags.aclose()
-        await self._listings.aclose()
-        await self._manifests.aclose()
-        await self._blobs.aclose()
-
     async def describe_manifest(
         self, repository: Repository, reference: Reference, accept: Sequence[str]
     ) -> tuple[Descriptor, Outcome]:

@@ -51,6 +51,10 @@ class BlobPulls:
         self._clock = clock
         self._proving: Collapser[tuple[Repository, Digest], int] = Collapser()
 
+    async def settled(self) -> None:
+        """Wait for what is being asked now; fills are not ours."""
+        await self._proving.settled()
+
     async def aclose(self) -> None:
         """Stop what is being asked upstream; fills are not ours."""
         await self._proving.aclose()

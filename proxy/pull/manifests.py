@@ -48,6 +48,11 @@ class Manifests:
         self._acquiring: Collapser[tuple[str, Reference, str], _Acquired] = Collapser()
         self._proving: Collapser[tuple[Repository, Digest], Descriptor] = Collapser()
 
+    async def settled(self) -> None:
+        """Wait for what is being asked and fetched now."""
+        await self._acquiring.settled()
+        await self._proving.settled()
+
     async def aclose(self) -> None:
         """Stop what is being asked and fetched."""
         await self._acquiring.aclose()

@@ -53,6 +53,10 @@ class Tags:
         self._clock = clock
         self._asking: Collapser[tuple[Repository, Tag, str], StoredTag] = Collapser()
 
+    async def settled(self) -> None:
+        """Wait for what is being asked now."""
+        await self._asking.settled()
+
     async def aclose(self) -> None:
         """Stop what is being asked."""
         await self._asking.aclose()

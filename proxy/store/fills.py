@@ -49,6 +49,11 @@ class Fills:
         self._running[digest] = fill, task
         return fill
 
+    async def settled(self) -> None:
+        """Wait for the fills that run now."""
+        if self._running:
+            await asyncio.wait([task for _, task in self._running.values()])
+
     async def aclose(self) -> None:
         """Stop all fills; their partials stay for the next run of the program."""
         tasks = [task for _, task in self._running.values()]
