@@ -24,11 +24,16 @@ def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     small_pauses(monkeypatch)
 
 
-def mirrored(hub: FakeHub, mirror: FakeHub, directory: Path) -> CacheRig:
+def mirrored(hub: FakeHub, mirror: FakeHub, directory: Path, idle_timeout: float = 60.0) -> CacheRig:
     """A cache of the hub, with an account there; the mirror is asked in its stead, anonymously."""
     upstreams = (
         UpstreamOptions(
-            name="docker.io", url=hub.url, username="alice", password=Secret("dckr_pat_test"), fallbacks=(MIRROR,)
+            name="docker.io",
+            url=hub.url,
+            username="alice",
+            password=Secret("dckr_pat_test"),
+            fallbacks=(MIRROR,),
+            idle_timeout=idle_timeout,
         ),
         UpstreamOptions(name=MIRROR, url=mirror.url),
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from collections.abc import Mapping
 from typing import Final
 
 from proxy.metrics import Metrics
 from proxy.oci.errors import Unavailable
 from proxy.upstream.failures import border
+from proxy.upstream.pace import Pace
 from proxy.upstream.raw_body import RawBody
 from proxy.upstream.transport import Answer, content_length
 
@@ -21,7 +23,7 @@ _UNSATISFIED: Final = re.compile(r"\Abytes \*/(\d{1,19})\Z", re.ASCII | re.IGNOR
 class BlobBody:
     """The bytes of a blob from `start` on. `size` is of the whole blob, None where upstream does not say."""
 
-    __slots__ = ("_answer", "_idle_timeout", "_left", "_metrics", "_raw", "_upstream", "size", "start")
+    __slots__ = ("_answer", "_idle_timeout", "_left", "_metrics", "_pace", "_raw", "_upstream", "size", "start")
 
     def __init__(self, upstream: str, answer: Answer, offset: int, idle_timeout: float, metrics: Metrics) -> None:
         """Raises Unavailable for an answer to `Range: bytes=<offset>-` that cannot be what was asked for."""
@@ -29,6 +31,7 @@ class BlobBody:
         self._answer = answer
         self._idle_timeout = idle_timeout
         self._metrics = metrics
+        self._pace = Pace(upstream, idle_timeout)
         self._raw: RawBody | None = None
         if answer.status == 206:
             part = _PART.match(answer.headers.get("Content-Range", ""))
@@ -50,14 +53,19 @@ class BlobBody:
         return f"<BlobBody of {self._upstream} from {self.start}, size {self.size}>"
 
     async def read(self) -> bytes:
-        """What has arrived since; b"" at the end, if that is where the end should be. Raises Unavailable."""
+        """What has arrived since; b"" at the end, if that is where the end should be. Raises Unavailable: also when
+        next to nothing arrives."""
+        started = time.monotonic()
         with border(self._upstream):
             data = await self._answer.response.content.readany()
+        waited = time.monotonic() - started
         if self._left is not None:
             self._left -= len(data)
         if (self._left or 0) < 0 or (not data and self._left):
             raise Unavailable(f"{self._upstream}: the blob ended at another place than was announced")
         self._metrics.fetched(self._upstream, "blob", len(data))
+        if data and self._left != 0:
+            self._pace.note(waited, len(data))
         return data
 
     def detach(self) -> RawBody | None:

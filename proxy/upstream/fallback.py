@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from proxy.clock import Clock
+from proxy.lru import Lru
 from proxy.metrics import Metrics
 from proxy.oci.errors import Denied, RegistryError, TooManyRequests, Unavailable
 from proxy.oci.listings import Listing
@@ -32,6 +33,8 @@ PATIENCE_SECONDS: Final = 5.0
 """How long an upstream that has fallbacks may take for its first word; clients give up at 30 s (PROTOCOL 8.10)."""
 REST_SECONDS: Final = 30.0
 """For how long one that took longer is asked last instead of first, so that not every request waits for it."""
+
+_MAX_BROKE_OFF: Final = 1000
 
 T = TypeVar("T")
 
@@ -57,6 +60,7 @@ class Registry:
         self._metrics = metrics
         self._clock = clock
         self._rests_until = 0.0
+        self._broke_off: Lru[Digest, bool] = Lru(_MAX_BROKE_OFF)
 
     def __repr__(self) -> str:
         return f"<Registry {self.name}, fallbacks {', '.join(each.name for each in self._fallbacks) or 'none'}>"
@@ -98,12 +102,23 @@ class Registry:
 
     @asynccontextmanager
     async def open_blob(self, repository: Repository, digest: Digest, offset: int = 0) -> AsyncIterator[BlobBody]:
-        """The bytes of a blob from `offset` on: what one registry began, another may end."""
+        """The bytes of a blob from `offset` on: what one registry began, another may end.
+
+        After a transfer from the upstream itself broke off, or did not come forward, the fallbacks are asked first.
+        """
         async with AsyncExitStack() as opened:
             said = await self._ask(
-                "blob", lambda each: opened.enter_async_context(each.open_blob(repository, digest, offset))
+                "blob",
+                lambda each: opened.enter_async_context(each.open_blob(repository, digest, offset)),
+                last=bool(self._broke_off.get(digest)),
             )
-            yield said.what
+            self._broke_off.drop(digest)
+            try:
+                yield said.what
+            except Unavailable:
+                if said.source is None:
+                    self._broke_off.put(digest, True)
+                raise
 
     async def list(self, repository: Repository, subject: Digest | None, query: str) -> Listing:
         """A page of a list, from the upstream itself."""
@@ -120,11 +135,12 @@ class Registry:
 
         return await self._ask("other", ask)
 
-    async def _ask(self, kind: str, ask: Callable[[Upstream], Awaitable[T]]) -> Said[T]:
-        """The first answer; `kind` is for the metrics. Fallbacks are asked only if the upstream could not be."""
+    async def _ask(self, kind: str, ask: Callable[[Upstream], Awaitable[T]], *, last: bool = False) -> Said[T]:
+        """The first answer; `kind` is for the metrics. Fallbacks are asked only if the upstream could not be, or should
+        be asked `last`: as it is while it rests, and while its breaker is open, which openings of blobs pass."""
         refusal: RegistryError | None = None
-        rests = self._clock.monotonic() < self._rests_until or self._upstream.breaker_open_for()
-        if self._fallbacks and not rests:
+        last = last or self._clock.monotonic() < self._rests_until or bool(self._upstream.breaker_open_for())
+        if self._fallbacks and not last:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     return Said(await ask(self._upstream), None)

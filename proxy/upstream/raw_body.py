@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import time
 
 from proxy.metrics import Metrics
 from proxy.oci.errors import Unavailable
 from proxy.upstream.failures import border
+from proxy.upstream.pace import Pace
 
 
 class RawBody:
@@ -21,15 +23,19 @@ class RawBody:
         self._sock = sock
         self._arrived = memoryview(arrived)
         self._idle_timeout = idle_timeout
+        self._pace = Pace(upstream, idle_timeout)
         self._metrics = metrics
 
     def receive(self, into: memoryview, timeout: float | None) -> int:
-        """How many bytes came, 0 after `timeout` seconds without any. Raises Unavailable: when the body breaks off and,
-        without `timeout`, when nothing arrives within the idle time-out."""
+        """How many bytes came, 0 after `timeout` seconds without any. Raises Unavailable: when the body breaks off or
+        next to nothing arrives and, without `timeout`, when nothing does within the idle time-out."""
         into = into[: self.left]
+        started = time.monotonic()
         received = self._take(into) if self._arrived else self._receive(into, timeout)
         self.left -= received
         self._metrics.fetched(self._upstream, "blob", received)
+        if self.left:
+            self._pace.note(time.monotonic() - started, received)
         return received
 
     def interrupt(self) -> None:
