@@ -13,9 +13,13 @@ from typing import Any
 import pytest
 
 from proxy.app import App, StartError
+from proxy.clock import SystemClock
 from proxy.config import CacheOptions
+from proxy.metrics import Metrics
 from proxy.oci.names import Digest
 from proxy.store.blobs import Blobs
+from proxy.store.index import Index
+from proxy.store.integrity import Integrity
 from tests.blob_rig import (
     KIB,
     MIB,
@@ -273,7 +277,9 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 async def test_a_file_opened_for_somebody_who_has_left_is_closed(
     tmp_path: Path, executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blobs = Blobs(tmp_path, 0, executor)
+    index = Index(tmp_path / "index.sqlite", SystemClock())
+    index.open(asyncio.get_running_loop())
+    blobs = Blobs(tmp_path, 0, executor, Integrity(index, Metrics(version="1")))
     blobs.prepare(alone=True)
     content = b"content"
     digest = Digest.of(content)
@@ -302,6 +308,7 @@ async def test_a_file_opened_for_somebody_who_has_left_is_closed(
     go_on.set()
 
     await eventually(lambda: opened and opened[0] in closed)
+    index.close()
 
 
 async def test_clients_that_leave_at_any_moment_leave_nothing_open(hub: FakeHub, cache: CacheRig) -> None:

@@ -14,11 +14,22 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
-from proxy.metrics.samples import AliasCollector, CacheCollector, CacheSample, LimitCollector, LimitSample, totals
+from proxy.metrics.samples import (
+    AliasCollector,
+    CacheCollector,
+    CacheSample,
+    LimitCollector,
+    LimitSample,
+    RoomCollector,
+    RoomSample,
+    ScrubCollector,
+    totals,
+)
 
-__all__ = ["CacheSample", "LimitSample", "Metrics"]
+__all__ = ["CacheSample", "LimitSample", "Metrics", "RoomSample"]
 
 KINDS: Final = ("manifest", "blob")
+INTEGRITY: Final = ("opened", "read", "scrub", "missing")
 _METHODS: Final = frozenset({"GET", "HEAD"})
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -54,6 +65,16 @@ class Metrics:
         )
         self._vanished = self._counter("vanished", "Tags we hold that upstream was found to have no more.", "upstream")
         self._fills_failed = self._counter("fills_failed", "Fills that were given up, and why.", "reason")
+        self._evicted_blobs = self._counter("evicted_blobs", "Blobs that were evicted, and why.", "reason")
+        self._evicted_bytes = self._counter("evicted_bytes", "Bytes of blobs that were evicted, and why.", "reason")
+        self._not_stored = self._counter(
+            "not_stored", "Blobs that were passed through to a client without being stored, and why.", "reason"
+        )
+        self._integrity_failures = self._counter(
+            "integrity_failures", "Stored blobs that were bad or missing, and how that came out.", "found"
+        )
+        self._scrub_files = self._counter("scrub_files", "Stored blobs that were read and hashed again.")
+        self._scrub_bytes = self._counter("scrub_bytes", "Bytes of stored blobs that were read and hashed again.")
         rejected = Gauge(
             "pullthrough_credentials_rejected",
             "Whether upstream refuses the configured credentials.",
@@ -81,6 +102,8 @@ class Metrics:
         for kind in KINDS:  # A series that starts at 0 has a rate from its first event on.
             for counter in (self._hits, self._misses, self._collapsed, self._aborted, self._served):
                 counter.of(kind)
+        for found in INTEGRITY:
+            self._integrity_failures.of(found)
         if aliases:
             self.registry.register(AliasCollector(self._alias_totals))
 
@@ -149,6 +172,16 @@ class Metrics:
         """A fill was given up."""
         self._fills_failed.of(reason).inc()
 
+    def evicted(self, reason: str, count: int, size: int) -> None:
+        """Blobs went, and their bytes: for `room`, for their `age`, or as a `leftover` of unfinished fills."""
+        if count:
+            self._evicted_blobs.of(reason).inc(count)
+            self._evicted_bytes.of(reason).inc(size)
+
+    def not_stored(self, reason: str) -> None:
+        """A blob is passed through to one client; `reason` is too-large, no-room, disk or locked."""
+        self._not_stored.of(reason).inc()
+
     def credentials_rejected(self, upstream: str, rejected: bool) -> None:
         """Whether upstream refuses the configured credentials now."""
         self._rejected.of(upstream).set(rejected)
@@ -156,6 +189,19 @@ class Metrics:
     def breaker_open(self, upstream: str, is_open: bool) -> None:
         """Whether upstream is left alone, since it could not be asked several times in a row."""
         self._breakers.of(upstream).set(is_open)
+
+    def integrity_failed(self, found: str) -> None:
+        """A stored blob was bad or missing; `found` is one of INTEGRITY."""
+        self._integrity_failures.of(found).inc()
+
+    def scrubbed(self, files: int, size: int) -> None:
+        """So many stored blobs, and bytes of them, were read and hashed again."""
+        self._scrub_files.metric.inc(files)
+        self._scrub_bytes.metric.inc(size)
+
+    def watch_scrub(self, read: Callable[[], float | None]) -> None:
+        """Ask at every scrape when a scrub last came to its end (epoch), if one ever did."""
+        self.registry.register(ScrubCollector(read))
 
     def watch_fills(self, count: Callable[[], int]) -> None:
         """Ask for the number of running fills at every scrape."""
@@ -172,6 +218,10 @@ class Metrics:
     def watch_cache(self, read: Callable[[], CacheSample]) -> None:
         """Ask for the size of the cache at every scrape."""
         self.registry.register(CacheCollector(read))
+
+    def watch_room(self, read: Callable[[], RoomSample]) -> None:
+        """Ask for the room on disk at every scrape."""
+        self.registry.register(RoomCollector(read))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type, in the format that this Accept value prefers."""

@@ -43,6 +43,31 @@ class CacheSample:
     memory_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class RoomSample:
+    """Bytes: what the cache may take (None: no limit), what is free on its disk, what unfinished fills have left."""
+
+    max_bytes: int | None
+    free_bytes: int
+    leftover_bytes: int
+
+
+class RoomCollector(Collector):
+    """The room on disk. No limit is no sample."""
+
+    def __init__(self, read: Callable[[], RoomSample]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        sample = self._read()
+        if sample.max_bytes is not None:
+            yield GaugeMetricFamily("pullthrough_cache_max_bytes", "What blobs may take on disk.", sample.max_bytes)
+        yield GaugeMetricFamily("pullthrough_cache_free_bytes", "What is free on that disk.", sample.free_bytes)
+        yield GaugeMetricFamily(
+            "pullthrough_cache_partial_bytes", "What unfinished fetches have left.", sample.leftover_bytes
+        )
+
+
 class LimitCollector(Collector):
     """The quotas of upstreams. What is unknown has no sample."""
 
@@ -76,6 +101,19 @@ class CacheCollector(Collector):
         yield GaugeMetricFamily("pullthrough_cache_blobs", "Blobs and manifests on disk.", sample.blobs)
         yield GaugeMetricFamily("pullthrough_cache_bytes", "Bytes of them.", sample.bytes)
         yield GaugeMetricFamily("pullthrough_cache_memory_bytes", "Bytes held in memory too.", sample.memory_bytes)
+
+
+class ScrubCollector(Collector):
+    """When a scrub last came to its end; nothing before one did."""
+
+    def __init__(self, read: Callable[[], float | None]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        finished_at = self._read()
+        if finished_at is not None:
+            name = "pullthrough_scrub_last_finished_timestamp_seconds"
+            yield GaugeMetricFamily(name, "When all that is stored had last been read again.", finished_at)
 
 
 class AliasCollector(Collector):

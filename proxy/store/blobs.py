@@ -3,12 +3,16 @@
     <directory>/blobs/<algorithm>/<first two of hex>/<hex>    whole, verified, immutable; manifests too
     <directory>/partial/<algorithm>-<hex>                     the growing file of one fill
     <directory>/partial/boot_id                               the boot of the machine that wrote the partials
+    <directory>/bad/                                          what went bad and was set aside: see `bad_files`
 
 The rule of this room: a name below `blobs/` exists only for content that was hashed and flushed to disk before the
-rename that gave it the name. So a file is synced before its rename; the directory is not, since losing a rename in a
-power failure costs a fetch and nothing else. Partials are never synced: those of an earlier boot of the machine may
-have holes, and are removed at start. What goes bad on disk later is noticed where that is cheap, and removed: small
-content is hashed when it is read into memory, of large content the size is compared.
+rename that gave it the name. So a file is synced before its rename. The folder is not, not even a new one: a power
+failure that undoes a rename costs a fetch and nothing else. The folder is synced when a bad file is set aside, since
+that must not be undone. Partials are never synced: those of an earlier boot of the machine may have holes, and are
+removed at start. So a power failure loses at most what was being written, and what was stored in the last moments.
+
+What goes bad on disk later is noticed and set aside where that is cheap: the size is compared whenever a blob is
+opened, and small content is hashed when it is read into memory. The rest is found by `scrub`.
 """
 
 from __future__ import annotations
@@ -18,16 +22,20 @@ import contextlib
 import logging
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-import aiofiles
-
 from proxy.lru import Lru
+from proxy.oci.errors import Unavailable
 from proxy.oci.manifests import MAX_MANIFEST_BYTES
 from proxy.oci.names import Digest
+from proxy.store.bad_files import BadFiles
+from proxy.store.integrity import Found, Integrity
+from proxy.store.pages import is_resident, is_unreadable, read_through
 from proxy.store.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -38,22 +46,25 @@ SMALL_BYTES: Final = 64 * 1024
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _KNOWN_BLOBS: Final = 100_000
 _WINDOW_BYTES: Final = 4 * 1024 * 1024
-_PIECE_BYTES: Final = 256 * 1024
 
 
 @dataclass(slots=True)
 class StoredBlob:
     """An open verified blob. Whoever receives it closes it; an open one stays readable when it is removed."""
 
+    digest: Digest
     fd: int
     size: int
-    executor: Executor
+    blobs: Blobs
 
     async def visible(self, offset: int) -> int:
-        """Where the bytes that can be sent without waiting for the disk end: some MiB on, read ahead in a thread."""
+        """Where the bytes that can be sent without waiting for the disk end: some MiB on, read ahead in a thread.
+
+        Raises Unavailable if the disk fails; a file that cannot be read any more is set aside first.
+        """
         end = min(self.size, offset + _WINDOW_BYTES)
-        if not (_is_resident(self.fd, offset) and _is_resident(self.fd, end - 1)):
-            await in_thread(self.executor, lambda: _read_through(self.fd, offset, end))
+        if not (is_resident(self.fd, offset) and is_resident(self.fd, end - 1)):
+            await self.blobs.read_ahead(self, offset, end)
         return end
 
     def close(self) -> None:
@@ -67,20 +78,12 @@ class StoredBlob:
         self.close()
 
 
-def _is_resident(fd: int, offset: int) -> bool:
-    """Whether this byte is in the page cache. Where the file system cannot say, it is taken not to be."""
-    try:
-        os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT)
-    except OSError:
-        return False
-    return True
+class _Wrong(Exception):
+    """The bytes of a file do not have its digest; `status` says which file that was."""
 
-
-def _read_through(fd: int, start: int, stop: int) -> None:
-    """Bring a part of a file into the page cache. Blocking."""
-    piece = bytearray(_PIECE_BYTES)
-    for offset in range(start, stop, _PIECE_BYTES):
-        os.preadv(fd, [piece], offset)
+    def __init__(self, status: os.stat_result) -> None:
+        super().__init__()
+        self.status = status
 
 
 def _close_unwanted(opening: asyncio.Future[StoredBlob | None]) -> None:
@@ -93,13 +96,18 @@ def _close_unwanted(opening: asyncio.Future[StoredBlob | None]) -> None:
 class Blobs:
     """The store of whole, verified content. Blocking file work runs in `executor`."""
 
-    def __init__(self, directory: Path, memory: int, executor: Executor) -> None:
-        self._blobs = directory / "blobs"
+    def __init__(self, directory: Path, memory: int, executor: Executor, integrity: Integrity) -> None:
+        self.folder = directory / "blobs"
         self._partial = directory / "partial"
+        self._bad = BadFiles(directory / "bad")
         self._executor = executor
+        self._integrity = integrity
         self._memory: Lru[Digest, bytes] = Lru(memory, len)
         self._known: Lru[Digest, int] = Lru(_KNOWN_BLOBS)
         """Digests seen on disk: opening these meets a warm directory, so it is done without a thread."""
+        self._leaving: Counter[Digest] = Counter()
+        self._unusable: set[Digest] = set()
+        """Bad files that could not be moved or removed, as on a disk that has become read-only."""
 
     @property
     def memory_bytes(self) -> int:
@@ -109,7 +117,7 @@ class Blobs:
     def prepare(self, *, alone: bool) -> None:
         """Make the folders and, where no other process uses them (`alone`), drop what a crash left and cannot be
         trusted. Blocking. Raises OSError."""
-        self._blobs.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._partial.mkdir(parents=True, exist_ok=True)
         if not alone:
             return
@@ -123,7 +131,7 @@ class Blobs:
 
     def path(self, digest: Digest) -> Path:
         """Where this blob is, or would be."""
-        return self._blobs / digest.algorithm / digest.hex[:2] / digest.hex
+        return self.folder / digest.algorithm / digest.hex[:2] / digest.hex
 
     def partial_path(self, digest: Digest) -> Path:
         """Where this blob's fill writes."""
@@ -138,45 +146,96 @@ class Blobs:
         content = self._memory.get(digest)
         if content is not None:
             return content
+        if not self.is_usable(digest):
+            return None
+        size = self._integrity.size(digest)
         try:
-            async with aiofiles.open(self.path(digest), "rb") as file:
-                content = await file.read(MAX_MANIFEST_BYTES + 1)
+            content = await asyncio.to_thread(self._read, digest)
         except FileNotFoundError:
+            self._not_found(digest, size)
             return None
-        if len(content) > MAX_MANIFEST_BYTES:
-            return None  # A layer: nobody asks for all of it at once but by mistake.
-        if not digest.matches(content):
-            await self.remove(digest, "its bytes are others now")
+        except _Wrong as wrong:
+            await self.set_aside(digest, wrong.status, "read")
             return None
-        self._remember(digest, content)
+        except OSError as error:
+            await self._give_up(digest, None, error)
+            return None
+        if content is not None:
+            self._remember(digest, content)
         return content
 
     async def open(self, digest: Digest) -> StoredBlob | None:
-        """The blob, open for reading, or None if we do not hold it. Raises OSError if the disk fails."""
-        if self._known.get(digest) is not None:
-            stored = self._open(digest)
-        else:
-            stored = await self._open_in_thread(digest)
+        """The blob, open for reading, with the size that it was stored with (PROTOCOL 8.3), or None if we do not hold
+        it. Raises OSError if the disk fails."""
+        if not self.is_usable(digest):
+            return None
+        size = self._integrity.size(digest)
+        try:
+            stored = self._open(digest) if self._known.get(digest) is not None else await self._open_in_thread(digest)
+        except OSError as error:
+            await self._give_up(digest, None, error)
+            return None
         if stored is None:
-            self._known.drop(digest)
-        else:
-            self._known.put(digest, stored.size)
+            self._not_found(digest, size)
+            return None
+        if size is None:
+            self._integrity.adopt(digest, stored.size)
+        elif size != stored.size:
+            with stored:
+                detail = f"{stored.size} bytes, not {size}"
+                await self.set_aside(digest, os.fstat(stored.fd), "opened", detail)
+            return None
+        self._known.put(digest, stored.size)
         return stored
+
+    async def read_ahead(self, stored: StoredBlob, start: int, stop: int) -> None:
+        """Bring a part of an open blob into the page cache. Raises Unavailable."""
+        try:
+            await in_thread(self._executor, lambda: read_through(stored.fd, start, stop))
+        except OSError as error:
+            log.error("cannot read %s: %s", stored.digest, error)
+            if is_unreadable(error):
+                await self._give_up(stored.digest, os.fstat(stored.fd), error)
+            raise Unavailable("the cache cannot read from its disk") from error
 
     async def put(self, digest: Digest, content: bytes) -> None:
         """Store content that was verified in memory. Raises OSError; what is small can be answered even then."""
         self._remember(digest, content)
         await asyncio.get_running_loop().run_in_executor(self._executor, self._put, digest, content)
 
-    async def remove(self, digest: Digest, reason: str) -> None:
-        """Remove content that went bad on disk; the next request fetches it anew. Raises OSError."""
-        log.error("blob %s is removed from the store: %s", digest, reason)
+    async def set_aside(self, digest: Digest, status: os.stat_result | None, found: Found, detail: object = "") -> None:
+        """Take a bad file out of the way; the next request fetches the blob anew.
+
+        With `status` this is done to that very file, and to none that was stored in its stead meanwhile.
+        """
         self._known.drop(digest)
-        await in_thread(self._executor, lambda: self.path(digest).unlink(missing_ok=True))
+        with self.leaving([digest]):
+            if await in_thread(self._executor, lambda: self._take_aside(digest, status)):
+                self._integrity.failed(digest, found, detail)
+
+    async def discard(self, digests: Sequence[Digest]) -> list[Digest]:
+        """Remove blobs from memory and disk; returns those that are gone now. Whoever has one open reads on."""
+        for digest in digests:
+            self._memory.drop(digest)
+            self._known.drop(digest)
+        return await in_thread(self._executor, lambda: [digest for digest in digests if self._unlink(digest)])
+
+    @contextlib.contextmanager
+    def leaving(self, digests: Sequence[Digest]) -> Iterator[None]:
+        """While these are removed, by `discard` and from the index: a row without a file is nothing bad then."""
+        self._leaving.update(digests)
+        try:
+            yield
+        finally:
+            self._leaving -= Counter(digests)  # One may be removed twice at a time.
+
+    def is_usable(self, digest: Digest) -> bool:
+        """Whether a file of this digest, if there is one, may be used. Called in any thread."""
+        return digest not in self._unusable
 
     def holds(self, digest: Digest) -> bool:
         """Whether the blob is on disk. Blocking."""
-        return self.path(digest).exists()
+        return self.is_usable(digest) and self.path(digest).exists()
 
     def commit(self, digest: Digest, written: Path, fd: int) -> None:
         """Give verified content its name: flush, then rename. Blocking."""
@@ -184,6 +243,7 @@ class Blobs:
         final = self.path(digest)
         final.parent.mkdir(parents=True, exist_ok=True)
         written.replace(final)
+        self._unusable.discard(digest)
 
     async def _open_in_thread(self, digest: Digest) -> StoredBlob | None:
         opening = asyncio.get_running_loop().run_in_executor(self._executor, self._open, digest)
@@ -198,7 +258,53 @@ class Blobs:
             fd = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        return StoredBlob(fd, os.fstat(fd).st_size, self._executor)
+        return StoredBlob(digest, fd, os.fstat(fd).st_size, self)
+
+    def _read(self, digest: Digest) -> bytes | None:
+        """None for what is too large to be read whole: a layer, asked for as a manifest by mistake. Blocking."""
+        with self.path(digest).open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+            if len(content) > MAX_MANIFEST_BYTES:
+                return None
+            if not digest.matches(content):
+                raise _Wrong(os.fstat(file.fileno()))
+        return content
+
+    def _not_found(self, digest: Digest, size: int | None) -> None:
+        """There is no file. If `size` says that there should be, and said so before the look, that is our loss; but it
+        may be known by now."""
+        self._known.drop(digest)
+        if size is not None and digest not in self._leaving and self._integrity.size(digest) is not None:
+            self._integrity.failed(digest, "missing")
+
+    async def _give_up(self, digest: Digest, status: os.stat_result | None, error: OSError) -> None:
+        """Set a file aside that cannot be read. Raises any other error again."""
+        self._known.drop(digest)
+        if not is_unreadable(error):
+            raise error
+        await self.set_aside(digest, status, "read", error.strerror)
+
+    def _take_aside(self, digest: Digest, status: os.stat_result | None) -> bool:
+        """Whether there was such a file. Blocking."""
+        path = self.path(digest)
+        try:
+            if status is not None and not _is_same(status, path.lstat()):
+                return False
+            self._bad.take(path, digest)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            log.error("the bad file of %s cannot be moved, and is not used any more: %s", digest, error)
+            self._unusable.add(digest)
+        return True
+
+    def _unlink(self, digest: Digest) -> bool:
+        try:
+            self.path(digest).unlink(missing_ok=True)
+        except OSError as error:
+            log.error("%s cannot be removed: %s", digest, error)
+            return False
+        return True
 
     def _put(self, digest: Digest, content: bytes) -> None:
         fd, name = tempfile.mkstemp(prefix="put-", dir=self._partial)
@@ -215,3 +321,8 @@ class Blobs:
     def _remember(self, digest: Digest, content: bytes) -> None:
         if len(content) <= SMALL_BYTES:
             self._memory.put(digest, content)
+
+
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether both are of one file, unchanged."""
+    return (one.st_dev, one.st_ino, one.st_ctime_ns) == (other.st_dev, other.st_ino, other.st_ctime_ns)

@@ -261,6 +261,12 @@ class Index:
         known = row[0] if row is not None and isinstance(row[0], int) else 0
         self._put(("blobs", str(digest)), (size, int(manifest), now, now), int(row is None), size - known)
 
+    def drop_blob(self, digest: Digest) -> None:
+        """This one is not stored any more; at once, as all reading sees it."""
+        size = self.blob_size(digest)
+        if size is not None:
+            self._put(("blobs", str(digest)), _GONE, -1, -size)
+
     async def forget_blobs(self, digests: Iterable[Digest]) -> None:
         """These are not stored any more. Raises sqlite3.Error."""
         rows = [(str(digest),) for digest in digests]
