@@ -49,6 +49,9 @@ class Limits:
         self.quota: Quota | None = None
         self._closed_until: dict[Gate, float] = {}
         self._probe_first: set[Gate] = set()
+        self._told: set[Gate] = set()
+        self.refusals = dict.fromkeys(Gate, 0)
+        """How often upstream answered 429."""
         self._recovering_from = float("-inf")
         self._next_slot = float("-inf")
 
@@ -77,7 +80,13 @@ class Limits:
         if gate is Gate.REQUESTS:
             pause *= 1 + JITTER * chance
             self._recovering_from = now + pause
+        self.refusals[gate] += 1
+        self._told = self._told - {gate} if retry_after is None else self._told | {gate}
         self._close(gate, now + pause)
+
+    def was_told(self, gate: Gate) -> bool:
+        """Whether it was upstream that said for how long this gate is closed, and not our own default."""
+        return gate in self._told
 
     def open(self, gate: Gate) -> None:
         """Requests may pass this gate again."""

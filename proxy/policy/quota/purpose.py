@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+Need = Literal["changed", "cold", "begun"]
+"""Something older is held; nothing is; nothing, but an index that names it was just fetched."""
+
 Why = Literal["new", "changed", "digest", "gone"]
 """The tag was not known; it points elsewhere now; asked for by digest; fetched before and not held any more."""
 
@@ -55,6 +58,7 @@ class Purpose:
 
     asker: Asker
     why: Why
+    need: Need = "cold"
 
 
 def agent_kind(user_agent: str) -> str:
