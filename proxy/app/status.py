@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from proxy import __version__
 from proxy.app.generation import Generation
 from proxy.app.store import Store
@@ -26,6 +28,7 @@ def status_document(
             _upstream(options, generation.upstreams[options.name], now) for options in generation.config.upstreams
         ],
         "fills": [_fill(each) for each in store.fills],
+        "tasks": len(asyncio.all_tasks()),
     }
 
 
