@@ -43,6 +43,19 @@ CREATE TABLE IF NOT EXISTS vanished (
     repository TEXT, tag TEXT, since REAL, reason TEXT, PRIMARY KEY (repository, tag)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pins (repository TEXT PRIMARY KEY, pinned_at REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pulls (
+    at REAL, upstream TEXT, account TEXT, repository TEXT, reference TEXT,
+    client TEXT, user TEXT, agent TEXT, why TEXT);
+CREATE INDEX IF NOT EXISTS pulls_by_time ON pulls (at);
+CREATE TABLE IF NOT EXISTS observations (
+    at REAL, upstream TEXT, account TEXT,
+    allowed INTEGER, remaining INTEGER, window INTEGER, source TEXT, asked_by TEXT);
+CREATE INDEX IF NOT EXISTS observations_by_time ON observations (at);
+CREATE TABLE IF NOT EXISTS served (
+    hour INTEGER, dimension TEXT, name TEXT, answers INTEGER, bytes INTEGER,
+    PRIMARY KEY (hour, dimension, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (at REAL, upstream TEXT, kind TEXT, text TEXT);
+CREATE INDEX IF NOT EXISTS events_by_time ON events (at);
 CREATE TABLE IF NOT EXISTS totals (name TEXT PRIMARY KEY, count INTEGER, bytes INTEGER) WITHOUT ROWID;
 INSERT OR IGNORE INTO totals VALUES ('blobs', 0, 0);
 CREATE TRIGGER IF NOT EXISTS blob_added AFTER INSERT ON blobs BEGIN
@@ -59,7 +72,13 @@ PRAGMA user_version = {VERSION};
 `vanished` is by tag; the empty tag is the repository as a whole. Times are seconds since the epoch.
 """
 
-_TABLES: Final = frozenset({"tags", "links", "visibility", "blobs", "history", "vanished", "pins", "state", "totals"})
+_TABLES: Final = frozenset(
+    {
+        *("tags", "links", "visibility", "blobs", "history", "vanished", "pins", "state", "totals"),
+        *("pulls", "observations", "served", "events"),
+    }
+)
+"""`pulls`, `observations`, `served` and `events` are the books of `ledger`."""
 
 _UPGRADE: Final = """
 ALTER TABLE links ADD COLUMN seen_at REAL NOT NULL DEFAULT 0;
