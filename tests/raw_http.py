@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -71,21 +72,42 @@ class RawClient:
             pass
         return received
 
+    def half_close(self) -> None:
+        """End our side of the connection, and go on reading."""
+        self._writer.write_eof()
+
+    def reset(self) -> None:
+        """Break the connection with a TCP reset."""
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.leave()
+
+    async def sent(self) -> None:
+        """Wait until what was given to send has left."""
+        await self._writer.drain()
+
     def leave(self) -> None:
         """Break the connection."""
         self._writer.transport.abort()
 
 
 @asynccontextmanager
-async def raw_client(url: str, receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
-    """A connection to this server; with a small receive buffer, one that can be made to take no more."""
-    address = URL(url)
-    assert address.host and address.port
+async def raw_client(
+    url: str, receive_buffer: int | None = None, address: str | None = None
+) -> AsyncIterator[RawClient]:
+    """A connection to this server; with a small receive buffer, one that can be made to take no more.
+
+    `address` is the client's own, on loopback.
+    """
+    server = URL(url)
+    assert server.host and server.port
     sock = socket.socket()
     sock.setblocking(False)
+    if address is not None:
+        sock.bind((address, 0))
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    await asyncio.get_running_loop().sock_connect(sock, (address.host, address.port))
+    await asyncio.get_running_loop().sock_connect(sock, (server.host, server.port))
     reader, writer = await asyncio.open_connection(sock=sock, limit=receive_buffer or 1 << 16)
     try:
         yield RawClient(reader, writer)

@@ -58,19 +58,6 @@ BAD_PATHS = [
 ]
 """What is asked for, and the answer."""
 
-NOT_HTTP = {
-    "noise": b"garbage\r\n\r\n",
-    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "an unknown verb": b"BREW /v2/ HTTP/1.1\r\nHost: x\r\n\r\n",
-    "an unknown version": b"GET /v2/ HTTP/9.9\r\nHost: x\r\n\r\n",
-    "a header that is none": b"GET /v2/ HTTP/1.1\r\nAuthorization Basic c2VjcmV0\r\n\r\n",
-    "a NUL": b"GET /v2/\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "bytes beyond ASCII": b"GET /v2/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a long path": b"GET /v2/" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n",
-    "a long header": b"GET /v2/ HTTP/1.1\r\nAuthorization: " + b"a" * 9000 + b"\r\n\r\n",
-    "two lengths": b"GET /v2/ HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-}
-
 
 def files(directory: Path) -> set[Path]:
     """Everything that has a name below a folder."""
@@ -121,19 +108,6 @@ async def test_other_verbs_are_refused_with_those_that_are_answered(
 async def test_a_query_of_any_length_is_read(cache: CacheRig) -> None:
     reply = await cache.send("GET", "/v2/?" + "a=1&" * 1500 + "ns=docker.io")
     assert (reply.status, reply.headers["OCI-Namespace"]) == (200, "docker.io")
-
-
-@pytest.mark.parametrize("data", NOT_HTTP.values(), ids=NOT_HTTP)
-async def test_what_is_no_http_is_refused_in_a_few_words(cache: CacheRig, hub: FakeHub, data: bytes) -> None:
-    async with raw_client(cache.url) as client:
-        client.send(data)
-        status, headers = await client.head()
-        page = await client.rest()
-
-    assert (status, headers["Content-Type"]) == (400, "text/plain; charset=utf-8")
-    assert len(page) < 300 and b"Traceback" not in page
-    assert (await cache.send("GET", "/v2/")).status == 200
-    assert hub.requests == []
 
 
 async def test_bad_requests_are_no_errors_of_ours_in_the_log(cache: CacheRig, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from proxy.oci.errors import RegistryError, Unavailable
+from proxy.server.floor import Floor, TooSlow, unacknowledged
 from proxy.server.pump import TURN_BYTES, Pump
+from tests.eventually import eventually
 
 CONTENT = bytes(range(256)) * 8192
 
@@ -76,6 +78,25 @@ async def connection(buffer: int | None = None) -> AsyncIterator[tuple[asyncio.T
     finally:
         transport.abort()
         theirs.close()
+
+
+@asynccontextmanager
+async def tcp_connection(buffer: int) -> AsyncIterator[tuple[asyncio.Transport, socket.socket]]:
+    """The same over TCP; the client takes a little at a time."""
+    with socket.socket() as listener, socket.socket() as theirs:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        theirs.setblocking(False)
+        connecting = asyncio.ensure_future(asyncio.get_running_loop().sock_connect(theirs, listener.getsockname()))
+        ours, _ = await asyncio.to_thread(listener.accept)
+        await connecting
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+        try:
+            yield transport, theirs
+        finally:
+            transport.abort()
 
 
 async def receive(sock: socket.socket, count: int) -> bytes:
@@ -154,20 +175,50 @@ async def test_a_client_that_takes_nothing_is_given_up(stored: Stored) -> None:
     sent = Sent()
     async with connection(buffer=4096) as (transport, _):
         before = descriptors(), watched()
-        with pytest.raises(ConnectionAbortedError, match="takes no more"):
+        with pytest.raises(TooSlow):
             async with asyncio.timeout(3):
-                await Pump(stall_seconds=0.05).send(transport, stored, 0, stored.size, sent)
+                await Pump(Floor(bytes=1, seconds=0.05)).send(transport, stored, 0, stored.size, sent)
         assert (descriptors(), watched()) == before
     assert 0 < sent.count < stored.size
 
 
-async def test_a_client_that_takes_little_is_not_given_up(stored: Stored) -> None:
+async def test_a_client_that_takes_less_than_the_floor_is_given_up(stored: Stored) -> None:
     async with connection(buffer=4096) as (transport, theirs):
-        sending = asyncio.ensure_future(Pump(stall_seconds=0.2).send(transport, stored, 0, 400_000, Sent()))
-        for _ in range(10):  # A second in all: five times what is allowed for nothing.
+        sending = asyncio.ensure_future(
+            Pump(Floor(bytes=100_000, seconds=0.2)).send(transport, stored, 0, stored.size, Sent())
+        )
+        async with asyncio.timeout(10):
+            while not sending.done():
+                await asyncio.wait([sending], timeout=0.02)
+                await receive(theirs, 500)  # At most 5 KB in a window.
+    with pytest.raises(TooSlow):
+        await sending
+
+
+async def test_a_client_that_takes_little_but_enough_is_not_given_up(stored: Stored) -> None:
+    async with connection(buffer=4096) as (transport, theirs):
+        sending = asyncio.ensure_future(
+            Pump(Floor(bytes=20_000, seconds=0.2)).send(transport, stored, 0, 400_000, Sent())
+        )
+        for _ in range(10):  # A second in all: five windows.
             assert await receive(theirs, 40_000)
             await asyncio.wait([sending], timeout=0.1)
         await sending
+
+
+async def test_a_client_is_measured_by_what_it_takes_and_not_by_when_its_socket_has_room(stored: Stored) -> None:
+    """A socket is writable again only when a good part of its megabytes has gone, long after a slow client's window."""
+    async with tcp_connection(buffer=1 << 20) as (transport, theirs):
+        pump = Pump(Floor(bytes=4_000, seconds=0.3))
+        sent = Sent()
+        sending = asyncio.ensure_future(pump.send(transport, stored, 0, stored.size, sent))
+        await eventually(lambda: unacknowledged(transport.get_extra_info("socket").fileno()) > 500_000)
+        for _ in range(25):  # 50 KB a window of 0.3 s, so that nothing leaves our end for several of them.
+            await receive(theirs, 8_000)
+            await asyncio.wait([sending], timeout=0.05)
+            assert not sending.done()
+        sending.cancel()
+        await asyncio.wait([sending])
 
 
 async def test_a_client_that_leaves_ends_its_sending_alone(stored: Stored) -> None:

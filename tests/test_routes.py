@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 from asyncio import IncompleteReadError
-from asyncio.selector_events import _SelectorTransport  # type: ignore[attr-defined]
 from pathlib import Path
 
 import pytest
-from yarl import URL
 
+from proxy.server.floor import Floor
 from proxy.server.pump import Pump
 from tests.cache_rig import CacheRig, gather
 from tests.eventually import eventually
@@ -34,16 +32,6 @@ def open_files() -> set[str]:
 def alarms(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the log holds of errors and of tracebacks."""
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info]
-
-
-def transports_to(cache: CacheRig) -> list[asyncio.Transport]:
-    """The cache's ends of its clients' connections."""
-    port = URL(cache.url).port
-    return [
-        each
-        for each in gc.get_objects()
-        if isinstance(each, _SelectorTransport) and not each.is_closing() and each.get_extra_info("sockname")[1] == port
-    ]
 
 
 @pytest.fixture
@@ -177,7 +165,7 @@ async def test_a_client_that_takes_nothing_is_cut_off_without_alarm(
     digest = hub.add_synthetic_blob(LARGE)
     hub.add_image(REPOSITORY, "latest", [digest])
     await cache.get_blob(REPOSITORY, digest)
-    monkeypatch.setattr("proxy.app.generation.Pump", lambda: Pump(stall_seconds=0.1))
+    monkeypatch.setattr("proxy.app.generation.Pump", lambda: Pump(Floor(bytes=1, seconds=0.1)))
     await cache.restart()
 
     async with raw_client(cache.url, receive_buffer=4096) as client:
@@ -208,19 +196,6 @@ async def test_a_client_that_leaves_before_the_headers_is_counted_as_such(
     hub.release()
     assert alarms(caplog) == []
     assert (await cache.get_blob(REPOSITORY, image.layers[0])).body == bytes(range(256)) * 1024
-
-
-async def test_connections_have_their_usual_buffer_again_after_a_blob(cache: CacheRig, image: Image) -> None:
-    async with raw_client(cache.url) as client:
-        client.ask("GET", "/v2/")
-        await client.reply()
-        usual = [each.get_write_buffer_limits() for each in transports_to(cache)]
-        client.ask("GET", f"{BASE}/blobs/{image.layers[0]}")
-        await client.reply()
-        await eventually(lambda: [each.get_write_buffer_limits() for each in transports_to(cache)] == usual)
-
-    assert len(usual) == 1
-    assert min(usual[0]) > 0
 
 
 async def test_credentials_of_clients_are_ignored_and_go_nowhere(

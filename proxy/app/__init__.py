@@ -29,11 +29,10 @@ from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.metrics import Metrics
 from proxy.server.admin import admin_application
+from proxy.server.connections import Connections
 
 __all__ = ["App", "StartError"]
 
-KEEP_ALIVE_SECONDS: Final = 75.0
-"""Longer than the 30 s for which Go's clients keep idle connections, so that we never close one they reuse."""
 HANDING_OVER_SECONDS: Final = 1.0
 """While another process takes what is new: how long connections that began with us may take to reach us and to ask."""
 
@@ -63,7 +62,8 @@ class App:
         self.store = Store(config, self.metrics, self._clock)
         shared = Shared(self.store, self.metrics, self._clock, access_log or sys.stderr)
         self._generations = Generations(config, shared)
-        clients = self._client_runner()
+        self._connections = Connections(self._answer, self.metrics, config.server)
+        clients = web.ServerRunner(self._connections, shutdown_timeout=0.5)
         passed, shared_port = passed or {}, config.server.reuse_port
         self._clients = Listener(
             clients, config.server.listen, "[server] listen", shared_port, passed.get("clients", ())
@@ -111,6 +111,7 @@ class App:
         for finish in (self.store.finish, self._generations.finish):
             self._closing.push_async_callback(finish)
         self.metrics.watch_fills(lambda: len(self.store.fills))
+        self.metrics.watch_connections(lambda: len(self._connections))
         self.metrics.watch_limits(lambda: self.generation.limits())
         self.metrics.watch_cache(self.store.sample)
         await self._start_part(self._admins)  # Before the clients', so that it closes later: /readyz tells of the stop.
@@ -136,6 +137,7 @@ class App:
         """
         config, waiting = carried_over(self.config, config)
         await self._generations.replace(config)
+        self._connections.apply(config.server)
         self.config = config
         return waiting
 
@@ -144,12 +146,6 @@ class App:
         return status_document(
             self.store, self.generation, self.metrics, self._clock.monotonic(), started_at=self._started_at
         )
-
-    def _client_runner(self) -> web.ServerRunner:
-        server = web.Server(
-            self._answer, access_log=None, handler_cancellation=True, keepalive_timeout=KEEP_ALIVE_SECONDS
-        )
-        return web.ServerRunner(server, shutdown_timeout=0.5)
 
     def _answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """By the generation of this moment; no coroutine of its own, since every hit comes through here."""

@@ -72,7 +72,9 @@ class Generation:
         self._access_log = AccessLog(shared.log_stream, config.log.format) if config.log.access else None
         targets = Targets(self.upstreams, setup=config.server.setup, catalog=config.server.catalog)
         self.pull = self._build_pull()
-        self.routes = Routes(targets, self.pull, shared.pump, shared.metrics, self._access_log)
+        self.routes = Routes(
+            targets, self.pull, shared.pump, shared.metrics, self._access_log, config.server.max_requests
+        )
 
     @classmethod
     async def begin(cls, config: Config, shared: Shared) -> Generation:

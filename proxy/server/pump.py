@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from proxy.server.floor import FLOOR, Floor, TooSlow, unacknowledged
+
 TURN_BYTES: Final = 2 * 1024 * 1024
-STALL_SECONDS: Final = 300.0
-"""How long a client may take no byte at all before it is given up."""
 
 
 class Sendable(Protocol):
@@ -45,10 +45,10 @@ class _Job:
 
 
 class Pump:
-    """One for each event loop."""
+    """One for each event loop. A client that takes less than `floor` is given up."""
 
-    def __init__(self, stall_seconds: float = STALL_SECONDS) -> None:
-        self._stall_seconds = stall_seconds
+    def __init__(self, floor: Floor = FLOOR) -> None:
+        self._floor = floor
         self._ready: deque[_Job] = deque()
         self._scheduled = False
 
@@ -57,7 +57,7 @@ class Pump:
     ) -> None:
         """Send the bytes from `start` to `stop`, on a transport whose own buffer is empty; `moved` is told how many.
 
-        Raises RegistryError when the content fails, and ConnectionError when the client has left or stalls.
+        Raises RegistryError when the content fails, ConnectionError when the client has left, TooSlow if it is that.
         """
         sink = os.dup(transport.get_extra_info("socket").fileno())
         try:
@@ -74,11 +74,12 @@ class Pump:
         job = _Job(sink, source, offset, stop, loop.create_future())
         self._queue(job)
         try:
+            taken = offset - unacknowledged(sink)
             while not job.done.done():
-                before = job.offset
-                await asyncio.wait([job.done], timeout=self._stall_seconds)
-                if not job.done.done() and job.offset == before:
-                    raise ConnectionAbortedError("the client takes no more bytes")
+                await asyncio.wait([job.done], timeout=self._floor.seconds)
+                before, taken = taken, job.offset - unacknowledged(sink)
+                if not job.done.done() and taken - before < self._floor.bytes:
+                    raise TooSlow("the client takes too few bytes, or none")
             job.done.result()
         finally:
             job.done.cancel()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from typing import Final
 
@@ -15,11 +16,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from proxy.metrics import Metrics
-from proxy.oci.errors import RegistryError, Unsupported
+from proxy.oci.errors import RegistryError, Unavailable, Unsupported
 from proxy.oci.ranges import parse_range
 from proxy.pull import Outcome, Pull
 from proxy.server import responses
 from proxy.server.access_log import AccessLog, Exchange
+from proxy.server.floor import TooSlow, cut
 from proxy.server.pump import Pump, Sendable
 from proxy.server.setup_pages import setup_page
 from proxy.server.targets import (
@@ -47,11 +49,18 @@ class InternalError(RegistryError):
 
 
 class Routes:
-    """Answers the requests of clients."""
+    """Answers the requests of clients: `max_requests` at the same time, 0 for any number; more get 503 at once."""
 
     def __init__(
-        self, targets: Targets, pull: Pull, pump: Pump, metrics: Metrics, access_log: AccessLog | None
+        self,
+        targets: Targets,
+        pull: Pull,
+        pump: Pump,
+        metrics: Metrics,
+        access_log: AccessLog | None,
+        max_requests: int = 0,
     ) -> None:
+        self._max_requests = max_requests or sys.maxsize
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -81,11 +90,16 @@ class Routes:
         self._active += 1
         self._idle.clear()
         try:
+            if self._active > self._max_requests:
+                raise Unavailable("this cache answers as many requests as it may", retry_after=1)
             return await self._answer(request, exchange, headers)
         except RegistryError as error:
             return self._failed(request, exchange, headers, error)
-        except ConnectionError:
+        except ConnectionError as error:
             exchange.aborted = True
+            if isinstance(error, TooSlow) and request.transport is not None:
+                self._metrics.connection_refused("slow_reader")
+                cut(request.transport)
             return _broken_off(request)
         except asyncio.CancelledError:
             exchange.aborted = True
@@ -190,13 +204,11 @@ class Routes:
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client has left")
-        transport.set_write_buffer_limits(high=0)  # So that drain() means empty: nothing may overtake the headers.
         writer = await response.prepare(request)
         assert writer is not None
-        await writer.drain()
+        await writer.drain()  # Until all is sent (see Connection): nothing may overtake the headers.
         self._begun(exchange, response.status)
         await self._pump.send(transport, content, start, stop, exchange.moved)
-        transport.set_write_buffer_limits()
         await response.write_eof()
         return response
 

@@ -1,0 +1,315 @@
+"""One connection of a client: HTTP/1.1 by aiohttp, and the rules for those who are slow, or do not speak it.
+
+- A request's header comes within a bound of the connection's start or of its own first byte, and is of bounded size.
+- A response goes on only while its bytes are taken (`Floor`); one at a time is written, however many were asked for.
+- What is no HTTP gets an error in the specification's JSON. Nothing of what the client sent is in it or in the log.
+- A client that ends its side of the connection after its requests is answered all the same. Whether it has left
+  altogether cannot be told from that, so it is not waited for long.
+
+This leans on the inner workings of aiohttp's RequestHandler, of one minor version (pyproject.toml): requests wait in
+`_messages`, those that could not be parsed as `_ErrInfo`, and are answered one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
+
+from proxy.oci.errors import RegistryError
+from proxy.server import responses
+from proxy.server.floor import FLOOR, Floor, cut, silent_seconds, unacknowledged
+
+log = logging.getLogger(__name__)
+
+MAX_LINE_BYTES: Final = 8 * 1024
+"""Of a request line."""
+MAX_FIELD_BYTES: Final = 16 * 1024
+"""Of one header field: several times the longest token that a registry is known to give (PROTOCOL 2)."""
+MAX_FIELDS: Final = 100
+MAX_HEADER_BYTES: Final = 32 * 1024
+"""Of all header fields of a request; what the last read brought may come on top."""
+READ_BYTES: Final = 16 * 1024
+"""What is read from a connection at once. Requests are small, and many connections have one such buffer each."""
+LINGERING_SECONDS: Final = 2.0
+"""How long a body that nobody asked for is read and thrown away, so that its sender sees the answer."""
+
+_HALF_CLOSED_SECONDS: Final = 1.0
+_QUEUE: Final = 4
+"""Requests that wait behind the one being answered, before reading stops; what one read brought may come on top."""
+
+
+class Malformed(RegistryError):
+    """Not HTTP as it should be."""
+
+    code, status = "UNSUPPORTED", 400
+
+
+class HeaderLate(RegistryError):
+    """The header of a request did not come in time."""
+
+    code, status = "UNSUPPORTED", 408
+
+
+class TargetTooLong(RegistryError):
+    """The request line is too long."""
+
+    code, status = "UNSUPPORTED", 414
+
+
+class HeaderTooLarge(RegistryError):
+    """There is too much in the header."""
+
+    code, status = "UNSUPPORTED", 431
+
+
+class _Leaving(Exception):
+    """The place in the queue where a client that ended its side has been answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a client is waited for, in seconds."""
+
+    header: float
+    floor: Floor = FLOOR
+    half_closed: float = _HALF_CLOSED_SECONDS
+
+
+class Host(web.Server, ABC):
+    """Whoever makes the connections, and counts them."""
+
+    patience: Patience
+
+    @abstractmethod
+    def admit(self, connection: Connection, transport: asyncio.Transport) -> bool:
+        """Whether this connection is served; if not, it is somebody else's from now on."""
+
+    @abstractmethod
+    def left(self, connection: Connection) -> None:
+        """An admitted connection has ended."""
+
+    @abstractmethod
+    def refused(self, reason: str) -> None:
+        """A connection is ended by us, and why."""
+
+
+class Connection(RequestHandler):
+    """One connection of a client."""
+
+    __slots__ = ("_body", "_deadline", "_deaf", "_flow", "_half_closed", "_header_bytes", "_host", "_wire", "client")
+
+    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop, keep_alive_seconds: float) -> None:
+        super().__init__(
+            host,
+            loop=loop,
+            keepalive_timeout=keep_alive_seconds,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+            max_headers=MAX_FIELDS,
+            read_bufsize=READ_BYTES,
+            lingering_time=LINGERING_SECONDS,
+            auto_decompress=False,
+            access_log=cast(Any, None),
+        )
+        self._max_msg_queue_size = _QUEUE
+        self._msg_queue_resume_size = 0
+        self._host = host
+        self._wire: asyncio.Transport | None = None
+        self._body: StreamReader = EMPTY_PAYLOAD
+        self._header_bytes = 0
+        """Of the header that is arriving."""
+        self._deadline: asyncio.TimerHandle | None = None
+        self._flow: asyncio.TimerHandle | None = None
+        self._half_closed: asyncio.TimerHandle | None = None
+        self._deaf = False
+        """Whether what the client says does not matter any more."""
+        self.client = "-"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, unless there are too many."""
+        wire = cast(asyncio.Transport, transport)
+        if not self._host.admit(self, wire):
+            return
+        cast(Any, wire).max_size = READ_BYTES
+        wire.set_write_buffer_limits(high=0)  # A drain waits for all of a response: no more than one is in memory.
+        self._wire = wire
+        super().connection_made(transport)
+        self._await_header()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End what was waiting."""
+        if self._wire is not None:
+            self._wire = None
+            self._host.left(self)
+        for timer in (self._deadline, self._flow, self._half_closed):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    # What comes in
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and see that the header which is arriving is neither large nor late."""
+        if self._deaf:
+            return
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count != before:
+            self._parsed(data)
+        elif self._body.is_eof() and not (self._close or self._upgraded) and data.strip(b"\r\n"):
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES:
+                self._refuse(HeaderTooLarge("the header of the request is too large"), "malformed")
+            elif self._deadline is None:
+                self._await_header()
+
+    def _parsed(self, data: bytes) -> None:
+        """A header has come to its end in `data`."""
+        message, self._body = self._messages[-1]
+        self._deaf = isinstance(message, _ErrInfo)
+        self._header_bytes = 0
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if self._body is EMPTY_PAYLOAD and not data.endswith(b"\r\n\r\n") and not self._deaf:
+            self._header_bytes = len(data)  # At most: the next one has begun.
+            self._await_header()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # aiohttp never keeps such a connection.
+        """The client says no more. True while it has something to be answered."""
+        if self._half_closed is not None:
+            return True
+        if self._is_idle():
+            return None
+        self._deaf = True
+        self._put(_Leaving())
+        self._watch_half_closed()
+        return True
+
+    def _watch_half_closed(self) -> None:
+        self._half_closed = self._loop.call_later(self._host.patience.half_closed, self._check_half_closed)
+
+    def _check_half_closed(self) -> None:
+        """End the connection if there was nothing to send for a while: its client may have left altogether."""
+        if self._wire is None:
+            return
+        if silent_seconds(self._wire) >= self._host.patience.half_closed:
+            self._wire.abort()
+        else:
+            self._watch_half_closed()
+
+    def _is_idle(self) -> bool:
+        """Whether no request of this client is to be answered."""
+        return not self._messages and self._waiter is not None and not self._waiter.done()
+
+    def _await_header(self) -> None:
+        self._deadline = self._loop.call_later(self._host.patience.header, self._header_is_late)
+
+    def _header_is_late(self) -> None:
+        self._deadline = None
+        if self._header_bytes:
+            self._refuse(HeaderLate("the header of the request did not come in time"), "header_timeout")
+        elif self._is_idle():
+            self._host.refused("header_timeout")
+            self.force_close()
+
+    def _refuse(self, error: RegistryError, reason: str) -> None:
+        """Answer with this error when all before it is answered, and end the connection."""
+        self._deaf = True
+        self._host.refused(reason)
+        self._put(error)
+
+    def _put(self, error: Exception) -> None:
+        self._messages.append((_ErrInfo(status=0, exc=error, message=""), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # What goes out
+
+    def pause_writing(self) -> None:
+        """The client takes no more at present: from now on it is watched."""
+        super().pause_writing()
+        self._watch_flow()
+
+    def resume_writing(self) -> None:
+        """All is sent."""
+        if self._flow is not None:
+            self._flow.cancel()
+            self._flow = None
+        super().resume_writing()
+
+    def _watch_flow(self) -> None:
+        floor = self._host.patience.floor
+        self._flow = self._loop.call_later(floor.seconds, self._check_flow, floor, self._unsent())
+
+    def _check_flow(self, floor: Floor, before: int) -> None:
+        if self._wire is not None and before - self._unsent() < floor.bytes:
+            self._host.refused("slow_reader")
+            cut(self._wire)
+        else:
+            self._watch_flow()
+
+    def _unsent(self) -> int:
+        if self._wire is None:
+            return 0
+        fd = self._wire.get_extra_info("socket").fileno()
+        return self._wire.get_write_buffer_size() + unacknowledged(fd)
+
+    # Errors
+
+    def _make_error_handler(self, err_info: _ErrInfo) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+            if isinstance(err_info.exc, _Leaving):
+                self.force_close()
+                return web.Response()  # Which aiohttp finds that it cannot send any more, in silence.
+            return self._error_response(self._error_of(err_info.exc))
+
+        return handler
+
+    def _error_of(self, error: BaseException) -> RegistryError:
+        """The answer to what could not be parsed, in words of our own: aiohttp's quote what came."""
+        if isinstance(error, RegistryError):
+            return error
+        self._host.refused("malformed")
+        log.info("a request that is no HTTP was refused: %s", type(error).__name__)
+        if isinstance(error, LineTooLong):
+            if error.args[1] == MAX_LINE_BYTES:
+                return TargetTooLong("the target of the request is too long")
+            return HeaderTooLarge("a field of the header is too long")
+        if str(getattr(error, "message", "")).startswith("Too many headers"):
+            return HeaderTooLarge("the header has too many fields")
+        return Malformed("this is no request in HTTP/1.1")
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What failed beyond our own handler, which answers its errors itself."""
+        self.log_exception("answering a request failed", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the response has begun")
+        return self._error_response(RegistryError("an internal error; see the cache's log"))
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """A body that cannot be parsed is the client's fault, and nothing to log: nobody reads it."""
+        if not isinstance(kw.get("exc_info"), (HttpProcessingError, RequestPayloadError)):
+            super().log_exception(*args, **kw)
+
+    def _error_response(self, error: RegistryError) -> web.Response:
+        headers = responses.common_headers()
+        headers["Connection"] = "close"
+        response = responses.error_response(error, headers)
+        response.force_close()
+        return response
