@@ -127,7 +127,7 @@ def ranges_asked(hub: FakeHub, digest: str) -> list[str | None]:
 
 def small_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let fills ask again at once."""
-    monkeypatch.setattr("proxy.store.fill.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("proxy.store.source.FIRST_PAUSE_SECONDS", 0.001)
 
 
 async def admit(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:

@@ -13,12 +13,8 @@ from tests.blob_rig import (
     Layer,
     add_layer,
     admit,
-    assert_never_whole,
     assert_next_pull_succeeds,
-    assert_unavailable,
-    no_fills,
     path_of,
-    read_until_broken,
     small_pauses,
     stored,
 )
@@ -40,39 +36,41 @@ def layer(hub: FakeHub) -> Layer:
 class FailingDisk:
     """Stands in for one call of the operating system; the `first` one fails."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: str, first: int = 1) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: str, first: int = 1, number: int = errno.ENOSPC) -> None:
         self.real = getattr(os, call)
-        self.first, self.calls = first, 0
+        self.first, self.calls, self.number = first, 0, number
         monkeypatch.setattr(os, call, self)
 
     def __call__(self, *arguments: object) -> object:
         self.calls += 1
         if self.calls == self.first:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(self.number, os.strerror(self.number))
         return self.real(*arguments)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
+@pytest.mark.parametrize("chunked", [False, True], ids=["in a thread", "on the loop"])
 @pytest.mark.parametrize("first", [1, 2, 3])
-async def test_a_write_that_fails_ends_the_fill_and_what_was_written_before_is_right(
-    hub: FakeHub, cache: CacheRig, first: int, monkeypatch: pytest.MonkeyPatch
+async def test_a_write_that_fails_breaks_no_pull_and_leaves_nothing(
+    hub: FakeHub, cache: CacheRig, first: int, chunked: bool, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = add_layer(hub, 8 * MIB)
-    disk = FailingDisk(monkeypatch, "pwrite", first)
+    if chunked:  # Its size is known all the same, from the HEAD.
+        await cache.head_blob(REPOSITORY, layer.digest)
+        hub.no_content_length(layer.digest)
+    disk = FailingDisk(monkeypatch, "pwrite", first, number)
 
-    received = await read_until_broken(cache, layer.path)
-    await no_fills(cache)
+    reply = await cache.get_blob(REPOSITORY, layer.digest)
 
     assert disk.calls == first, "nothing is written behind a gap"
-    assert received == layer.content[: len(received)]
-    assert_never_whole(received, layer)
-    assert cache.blobs_on_disk() == set()
-    partial = cache.directory / "partial" / layer.digest.replace(":", "-")
-    assert not partial.exists() or layer.content.startswith(partial.read_bytes())
-    assert await cache.metric("pullthrough_fills_failed_total", reason="disk") == 1
+    assert (reply.status, reply.body) == (200, layer.content)
+    assert (cache.blobs_on_disk(), cache.partials_on_disk()) == (set(), {})
+    assert await cache.metric("pullthrough_fills_failed_total") is None
+    assert await cache.metric("pullthrough_not_stored_total", reason="disk") == 1
     await assert_next_pull_succeeds(hub, cache, layer)
 
 
-async def test_a_partial_that_cannot_be_made_is_answered_503(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:
+async def test_a_partial_that_cannot_be_made_breaks_no_pull(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:
     await admit(hub, cache, layer)
     folder = cache.directory / "partial" / layer.digest.replace(":", "-")
     folder.mkdir()
@@ -80,8 +78,9 @@ async def test_a_partial_that_cannot_be_made_is_answered_503(hub: FakeHub, cache
     reply = await cache.get_blob(REPOSITORY, layer.digest)
     folder.rmdir()
 
-    assert_unavailable(reply)
-    assert hub.cdn_count() == 0
+    assert (reply.status, reply.body) == (200, layer.content)
+    assert reply.cache_status == "pullthrough; fwd=miss; detail=disk"
+    assert hub.cdn_count() == 1
     await assert_next_pull_succeeds(hub, cache, layer)
 
 

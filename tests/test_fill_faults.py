@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.store.fill import MAX_IDLE_ATTEMPTS
+from proxy.store.source import MAX_IDLE_ATTEMPTS
 from tests.blob_rig import (
     KIB,
     MIB,
@@ -57,13 +57,15 @@ async def test_wrong_bytes_never_arrive_whole_and_are_not_kept(
 
 
 @pytest.mark.parametrize("size", [1, 64 * KIB])
-async def test_nothing_of_a_small_blob_arrives_before_it_is_verified(hub: FakeHub, cache: CacheRig, size: int) -> None:
+async def test_nothing_of_a_small_blob_is_answered_before_it_is_verified(
+    hub: FakeHub, cache: CacheRig, size: int
+) -> None:
     small = add_layer(hub, size)
     hub.corrupt(small.digest)
 
-    received = await read_until_broken(cache, small.path)
+    reply = await cache.get_blob(REPOSITORY, small.digest)
 
-    assert received == b""
+    assert_unavailable(reply)
     assert (cache.blobs_on_disk(), cache.partials_on_disk()) == (set(), {})
     await assert_next_pull_succeeds(hub, cache, small)
 
@@ -79,15 +81,25 @@ async def test_a_range_of_the_last_piece_of_wrong_bytes_never_arrives(
     await assert_next_pull_succeeds(hub, cache, layer)
 
 
-@pytest.mark.parametrize("body", [b"<html>Please log in to the network</html>", b"x" * 2 * MIB], ids=["short", "long"])
-async def test_another_body_with_right_headers_is_not_kept(
+@pytest.mark.parametrize("body", [b"", b"<html>Please log in to the network</html>"], ids=["empty", "short"])
+async def test_a_short_body_with_right_headers_is_an_error(
     hub: FakeHub, cache: CacheRig, layer: Layer, body: bytes
 ) -> None:
     hub.garbage(layer.digest, body)
 
+    reply = await cache.get_blob(REPOSITORY, layer.digest)
+
+    assert_unavailable(reply)
+    assert (cache.blobs_on_disk(), cache.partials_on_disk()) == (set(), {})
+    await assert_next_pull_succeeds(hub, cache, layer)
+
+
+async def test_another_body_with_right_headers_is_not_kept(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:
+    hub.garbage(layer.digest, b"x" * 2 * MIB)
+
     received = await read_until_broken(cache, layer.path)
 
-    assert len(received) <= max(0, len(body) - 64 * KIB)
+    assert len(received) <= 2 * MIB - 64 * KIB
     assert (cache.blobs_on_disk(), cache.partials_on_disk()) == (set(), {})
     await assert_next_pull_succeeds(hub, cache, layer)
 

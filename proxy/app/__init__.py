@@ -114,6 +114,7 @@ class App:
         self.metrics.watch_connections(lambda: len(self._connections))
         self.metrics.watch_limits(lambda: self.generation.limits())
         self.metrics.watch_cache(self.store.sample)
+        self.metrics.watch_room(self.store.room.sample)
         await self._start_part(self._admins)  # Before the clients', so that it closes later: /readyz tells of the stop.
         await self._start_part(self._clients)
         await self._admins.prefer_newest()  # A scrape, or whoever waits for /readyz, is answered by one of two.

@@ -42,9 +42,9 @@ class Shared:
         self.upstreams = Upstreams(metrics, clock)
         self.pump = Pump()
         self.negatives = Negatives()
-        self.manifests = Manifests(store.blobs, store.index, self.negatives, clock)
+        self.manifests = Manifests(store.blobs, store.claims, store.removal, store.index, self.negatives, clock)
         self.tags = Tags(self.manifests, store.index, self.negatives, metrics, clock)
-        self.blobs = BlobPulls(store.blobs, store.fills, store.index, self.negatives, clock)
+        self.blobs = BlobPulls(store.blobs, store.fills, store.leases, store.index, self.negatives, clock)
 
     async def settled(self) -> None:
         """Wait for what is being asked and fetched at this moment, not for what begins later."""

@@ -15,11 +15,18 @@ from proxy.app.errors import StartError
 from proxy.clock import Clock
 from proxy.config import Config
 from proxy.metrics import CacheSample, Metrics
+from proxy.oci.names import Digest
 from proxy.store.blobs import Blobs
 from proxy.store.bookkeeping import Bookkeeper
+from proxy.store.eviction import Evictor
 from proxy.store.fills import Fills
 from proxy.store.index import Index
+from proxy.store.integrity import Integrity
+from proxy.store.leases import Leases
+from proxy.store.leftovers import Leftovers
 from proxy.store.locks import FolderLock, KeeperLock
+from proxy.store.removal import Removal
+from proxy.store.room import Claims, Room
 from proxy.store.transfer import Transfers
 from proxy.store.usage import Usage
 
@@ -47,15 +54,42 @@ class Store:
         self._clock = clock
         self._disk = ThreadPoolExecutor(DISK_THREADS, "disk")
         self._writers = ThreadPoolExecutor(FILL_THREADS, "fill")
-        self.blobs = Blobs(self.directory, config.cache.memory, self._disk)
         self.index = Index(self.directory / "index.sqlite", clock)
+        self.blobs = Blobs(self.directory, config.cache.memory, self._disk, Integrity(self.index, metrics))
         self.usage = Usage(self.blobs, self.index, clock)
+        self.removal = Removal(self.blobs, self.index)
+        self.leases = Leases()
         self._transfers = Transfers(TRANSFER_THREADS)
-        self.fills = Fills(self.blobs, self.index, metrics, self._writers, self._transfers)
         self._lock = FolderLock(self.directory / "lock")
         self.keeper_lock = KeeperLock(self.directory / "keeper.lock", self._disk)
         """Who makes room and reads everything again waits for this first."""
-        self._keepers: tuple[Keeper, ...] = (Bookkeeper(self.usage, self.index, clock), self.keeper_lock)
+        leftovers = Leftovers(self.directory, self.blobs, self._disk)
+        self.room = Room(self.directory, self.index, leftovers, self._disk, config.cache)
+        self.evictor = Evictor(
+            self.room,
+            leftovers,
+            self.removal,
+            self.index,
+            self.usage,
+            self._is_in_use,
+            self.keeper_lock,
+            config.cache,
+            metrics,
+            clock,
+        )
+        self.claims = Claims(self.room, self.evictor)
+        self.fills = Fills(
+            self.blobs,
+            self.removal,
+            self.claims,
+            leftovers,
+            metrics,
+            self._writers,
+            self._transfers,
+            config.cache.max_fills,
+        )
+        bookkeeper = Bookkeeper(self.usage, self.index, clock)
+        self._keepers: tuple[Keeper, ...] = (bookkeeper, self.keeper_lock, self.evictor)
         """Started in this order and closed in the reverse one: a line here is all that a keeper needs."""
         self._closing = AsyncExitStack()
         self._finishing = AsyncExitStack()
@@ -91,10 +125,14 @@ class Store:
         """How much the store holds."""
         return CacheSample(self.index.blob_count, self.index.blob_bytes, self.blobs.memory_bytes)
 
+    def _is_in_use(self, digest: Digest) -> bool:
+        return digest in self.leases or digest in self.usage or self.fills.running(digest) is not None
+
     def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._closing.callback(self._lock.release)
         self.blobs.prepare(alone=self._lock.acquire())
         self._closing.callback(self.index.close)
         self.index.open(loop)
+        self.room.open()
         self._lock.share()

@@ -1,11 +1,11 @@
-"""Blobs: from the store, from the fill that runs, or by starting one."""
+"""Blobs: from the store, from the fill that runs, by starting one, or past the disk if there is no room for one."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -21,6 +21,10 @@ from proxy.store.blobs import SMALL_BYTES, Blobs, StoredBlob
 from proxy.store.fill import Fill
 from proxy.store.fills import Fills
 from proxy.store.index import Index
+from proxy.store.leases import Leases
+from proxy.store.passthrough import PassThrough
+from proxy.store.progress import HELD_BACK_BYTES
+from proxy.store.room import NotStored, Reason
 from proxy.upstream.fallback import Registry
 
 log = logging.getLogger(__name__)
@@ -33,9 +37,12 @@ _OCTETS: Final = "application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class BlobAnswer:
-    """A blob that can be sent: whole in memory, in its file, or in the growing file of a fill. `size` in bytes."""
+    """A blob that can be sent: whole in memory, in its file, in the growing file of a fill, or as it comes in.
 
-    content: bytes | StoredBlob | Fill
+    `size` in bytes.
+    """
+
+    content: bytes | StoredBlob | Fill | PassThrough
     size: int
     outcome: Outcome
 
@@ -43,9 +50,12 @@ class BlobAnswer:
 class BlobPulls:
     """Blobs of any repository."""
 
-    def __init__(self, blobs: Blobs, fills: Fills, index: Index, negatives: Negatives, clock: Clock) -> None:
+    def __init__(
+        self, blobs: Blobs, fills: Fills, leases: Leases, index: Index, negatives: Negatives, clock: Clock
+    ) -> None:
         self._blobs = blobs
         self._fills = fills
+        self._leases = leases
         self._index = index
         self._negatives = negatives
         self._clock = clock
@@ -74,21 +84,19 @@ class BlobPulls:
     async def open(self, upstream: Registry, repository: Repository, digest: Digest) -> AsyncIterator[BlobAnswer]:
         """The blob, open while the context lasts. Raises RegistryError."""
         content = await self._stored(digest)
-        if content is not None:
-            try:
-                if not self._proven(repository, digest):
-                    await self._prove(upstream, repository, digest)
-                size = len(content) if isinstance(content, bytes) else content.size
-                yield BlobAnswer(content, size, Outcome("hit"))
-            finally:
-                if isinstance(content, StoredBlob):
-                    content.close()
-            return
-        with ExitStack() as places:
-            yield await self._follow(places, upstream, repository, digest)
+        if isinstance(content, bytes):
+            await self._make_sure(upstream, repository, digest)
+            yield BlobAnswer(content, len(content), Outcome("hit"))
+        elif content is not None:
+            with content, self._leases.of(digest):
+                await self._make_sure(upstream, repository, digest)
+                yield BlobAnswer(content, content.size, Outcome("hit"))
+        else:
+            async with AsyncExitStack() as places:
+                yield await self._follow(places, upstream, repository, digest)
 
     async def _follow(
-        self, places: ExitStack, upstream: Registry, repository: Repository, digest: Digest
+        self, places: AsyncExitStack, upstream: Registry, repository: Repository, digest: Digest
     ) -> BlobAnswer:
         """A place among the readers of this digest's fill, once the size is known and the repository proven."""
         try:
@@ -97,36 +105,76 @@ class BlobPulls:
         except TimeoutError:
             raise Unavailable(f"{upstream.name} is slow to answer; the blob is being fetched", retry_after=5) from None
 
-    async def _join(self, places: ExitStack, upstream: Registry, repository: Repository, digest: Digest) -> BlobAnswer:
+    async def _join(
+        self, places: AsyncExitStack, upstream: Registry, repository: Repository, digest: Digest
+    ) -> BlobAnswer:
         while True:
+            if not self._may_be_stored(repository, digest):
+                return await self._pass(places, upstream, repository, digest, "too-large")
             fill, joined = self._join_or_start(upstream, repository, digest)
             places.enter_context(fill.reader())
-            if fill.repository != repository and not self._proven(repository, digest):
-                await self._prove(upstream, repository, digest)
+            places.enter_context(self._leases.of(digest))
+            if fill.repository != repository:
+                await self._make_sure(upstream, repository, digest)
             try:
                 size = await fill.size()
+                if size <= HELD_BACK_BYTES:  # Nothing could be sent yet: so what goes wrong is an error, not a break.
+                    await fill.verified()
+            except NotStored as error:
+                await places.aclose()
+                return await self._pass(places, upstream, repository, digest, error.reason)
             except RegistryError as error:
                 self._negatives.remember((fill.repository, digest), error, self._clock.monotonic())
                 if fill.repository == repository:
                     raise
-                places.close()  # What went wrong for another repository is no answer for this one.
+                await places.aclose()  # What went wrong for another repository is no answer for this one.
                 continue
             if fill.answered:  # Upstream has answered the fill: proof that the fill's repository holds the blob.
                 self._put_proof(fill.repository, digest, size)
-            elif not self._proven(repository, digest):  # The bytes were here already.
-                await self._prove(upstream, repository, digest)
+            else:  # The bytes were here already.
+                await self._make_sure(upstream, repository, digest)
             if fill.progress.verified and joined:  # All here; only its name is still missing.
                 return BlobAnswer(fill, size, Outcome("hit"))
             return BlobAnswer(fill, size, Outcome("miss", collapsed=joined, stored=not joined))
+
+    async def _pass(
+        self, places: AsyncExitStack, upstream: Registry, repository: Repository, digest: Digest, reason: Reason
+    ) -> BlobAnswer:
+        """The blob from upstream, past the disk, once upstream has answered. Raises RegistryError."""
+        passing = self._fills.pass_through(digest, partial(upstream.open_blob, repository, digest), reason)
+        places.push_async_callback(passing.aclose)
+        try:
+            await passing.open()
+        except RegistryError as error:
+            self._negatives.remember((repository, digest), error, self._clock.monotonic())
+            raise
+        if passing.size is None:
+            passing.size = self._expected_size(repository, digest) or await self._prove(upstream, repository, digest)
+        self._put_proof(repository, digest, passing.size)
+        outcome = Outcome("miss", unstored=reason)
+        if passing.size <= HELD_BACK_BYTES:
+            return BlobAnswer(await passing.whole(), passing.size, outcome)
+        return BlobAnswer(passing, passing.size, outcome)
+
+    def _may_be_stored(self, repository: Repository, digest: Digest) -> bool:
+        """Whether it is being stored, or might be, as far as its size is known."""
+        if self._fills.running(digest) is not None:
+            return True
+        self._negatives.check((repository, digest), self._clock.monotonic())
+        size = self._expected_size(repository, digest)
+        return size is None or self._fills.may_store(size)
+
+    def _expected_size(self, repository: Repository, digest: Digest) -> int | None:
+        """The size that a manifest of this repository, or upstream, has told."""
+        link = self._index.link(repository, digest)
+        return link.descriptor.size if link else None
 
     def _join_or_start(self, upstream: Registry, repository: Repository, digest: Digest) -> tuple[Fill, bool]:
         """The running fill, or a new one: no `await` in here, so that there is never a second one."""
         fill = self._fills.running(digest)
         if fill is not None:
             return fill, True
-        self._negatives.check((repository, digest), self._clock.monotonic())
-        link = self._index.link(repository, digest)
-        expected = link.descriptor.size if link else None
+        expected = self._expected_size(repository, digest)
         return self._fills.start(digest, repository, expected, partial(upstream.open_blob, repository, digest)), False
 
     async def _stored(self, digest: Digest) -> bytes | StoredBlob | None:
@@ -138,10 +186,6 @@ class BlobPulls:
             stored = await self._blobs.open(digest)
             if stored is None:
                 return None
-            if not self._is_as_stored(digest, stored):
-                stored.close()
-                await self._blobs.remove(digest, "it is not as long as it was")
-                return None
             if stored.size <= SMALL_BYTES:
                 with stored:
                     return await self._blobs.read(digest)
@@ -149,13 +193,6 @@ class BlobPulls:
         except OSError as error:
             log.error("cannot read %s: %s", digest, error)
             raise Unavailable("the cache cannot read from its disk") from error
-
-    def _is_as_stored(self, digest: Digest, stored: StoredBlob) -> bool:
-        """Whether a blob still has the size that it was stored with (PROTOCOL 8.3)."""
-        size = self._index.blob_size(digest)
-        if size is None:
-            self._index.put_blob(digest, stored.size)  # The index was lost.
-        return size in (None, stored.size)
 
     async def _stored_size(self, digest: Digest) -> int | None:
         content = await self._stored(digest)
@@ -167,6 +204,11 @@ class BlobPulls:
     def _proven(self, repository: Repository, digest: Digest) -> bool:
         link = self._index.link(repository, digest)
         return link is not None and link.held
+
+    async def _make_sure(self, upstream: Registry, repository: Repository, digest: Digest) -> None:
+        """Returns if this repository has the blob. Raises RegistryError."""
+        if not self._proven(repository, digest):
+            await self._prove(upstream, repository, digest)
 
     def _put_proof(self, repository: Repository, digest: Digest, size: int) -> None:
         """Record that a repository holds a blob. A manifest that is one of its blobs too stays known as a manifest."""

@@ -18,6 +18,8 @@ from proxy.policy.negatives import Negatives
 from proxy.pull.outcome import Outcome
 from proxy.store.blobs import Blobs
 from proxy.store.index import Index
+from proxy.store.removal import Removal
+from proxy.store.room import Claim, Claims, NotStored
 from proxy.upstream.fallback import Registry
 
 log = logging.getLogger(__name__)
@@ -40,8 +42,12 @@ class _Acquired(NamedTuple):
 class Manifests:
     """Manifests by digest, of any repository."""
 
-    def __init__(self, blobs: Blobs, index: Index, negatives: Negatives, clock: Clock) -> None:
+    def __init__(
+        self, blobs: Blobs, claims: Claims, removal: Removal, index: Index, negatives: Negatives, clock: Clock
+    ) -> None:
         self._blobs = blobs
+        self._claims = claims
+        self._removal = removal
         self._index = index
         self._negatives = negatives
         self._clock = clock
@@ -142,12 +148,26 @@ class Manifests:
         return manifest
 
     async def _store(self, manifest: Manifest) -> None:
+        """On disk if there is room; a small one is kept in memory in any case."""
+        self._blobs.remember(manifest.digest, manifest.body)
+        claim = self._claims.open()
         try:
-            await self._blobs.put(manifest.digest, manifest.body)
-        except OSError as error:
-            log.error("cannot store manifest %s: %s", manifest.digest, error)
+            await claim.grow(len(manifest.body))
+            await self._put(claim, manifest)
+        except NotStored as error:
+            log.warning("cannot store manifest %s: %s", manifest.digest, error.message)
         else:
-            self._index.put_blob(manifest.digest, len(manifest.body), manifest=True)
+            self._removal.stored(manifest.digest, len(manifest.body), manifest=True)
+        finally:
+            claim.release()
+
+    async def _put(self, claim: Claim, manifest: Manifest) -> None:
+        """Raises NotStored."""
+        while True:
+            try:
+                return await self._blobs.put(manifest.digest, manifest.body)
+            except OSError as error:
+                await claim.renew(error)
 
     async def _body(self, digest: Digest) -> bytes | None:
         """The bytes, if we hold them: what cannot be read is not held."""

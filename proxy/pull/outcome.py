@@ -31,7 +31,8 @@ def reason_for(error: RegistryError) -> Reason:
 class Outcome:
     """One answer's way. `age` in seconds since upstream confirmed it; `counted` is what it cost of the pull quota.
 
-    `fallback` names who said where the tag points, if it was not the upstream itself.
+    `fallback` names who said where the tag points, if it was not the upstream itself; `unstored` is why a blob was
+    passed through without being stored.
     """
 
     kind: Literal["hit", "miss", "stale"]
@@ -42,6 +43,7 @@ class Outcome:
     stale_because: Reason | None = None
     counted: int = 0
     fallback: str | None = None
+    unstored: str | None = None
 
     @classmethod
     def stale(cls, reason: Reason, age: int) -> Self:
@@ -61,7 +63,8 @@ class Outcome:
             parts.append("stored")
         if self.collapsed:
             parts.append("collapsed")
-        detail = self.stale_because or ("fallback" if self.fallback else "revalidated" if self.revalidated else None)
+        detail = self.stale_because or self.unstored
+        detail = detail or ("fallback" if self.fallback else "revalidated" if self.revalidated else None)
         if detail:
             parts.append(f"detail={detail}")
         return "; ".join(parts)

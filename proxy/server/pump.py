@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Final, Protocol, runtime_checkable
 
 from proxy.server.floor import FLOOR, Floor, TooSlow, unacknowledged
 
@@ -28,15 +29,26 @@ class Sendable(Protocol):
     def fd(self) -> int: ...
 
     async def visible(self, offset: int) -> int:
-        """Where the bytes from `offset` that can be sent now end; waits until there is one. Raises RegistryError."""
+        """Where the bytes from `offset` that can be sent now end; waits until there is one. Raises RegistryError.
+
+        `offset` itself if no more will come by the file.
+        """
+
+
+@runtime_checkable
+class Continued(Sendable, Protocol):
+    """Content of which the file may hold only a part."""
+
+    def rest(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """What does not come by the file. Raises RegistryError."""
 
 
 class _Job:
-    """A stretch of a file on its way to a socket."""
+    """A stretch of a file, or of memory, on its way to a socket."""
 
     __slots__ = ("done", "offset", "sink", "source", "stop")
 
-    def __init__(self, sink: int, source: int, offset: int, stop: int, done: asyncio.Future[None]) -> None:
+    def __init__(self, sink: int, source: int | memoryview, offset: int, stop: int, done: asyncio.Future[None]) -> None:
         self.sink = sink
         self.source = source
         self.offset = offset
@@ -64,12 +76,28 @@ class Pump:
             offset = start
             while offset < stop:
                 end = min(stop, await content.visible(offset))
+                if end == offset:
+                    return await self._pass_on(sink, content, offset, stop, moved)
                 await self._move(sink, content.fd, offset, end, moved)
                 offset = end
         finally:
             os.close(sink)
 
-    async def _move(self, sink: int, source: int, offset: int, stop: int, moved: Callable[[int], None]) -> None:
+    async def _pass_on(
+        self, sink: int, content: Sendable, offset: int, stop: int, moved: Callable[[int], None]
+    ) -> None:
+        """What is not in the file, as it comes in: no more of it is asked for than the client takes."""
+        if isinstance(content, Continued):
+            async with aclosing(content.rest(offset, stop)) as pieces:
+                async for piece in pieces:
+                    await self._move(sink, memoryview(piece), 0, len(piece), moved)
+                    offset += len(piece)
+        if offset != stop:
+            raise ConnectionAbortedError("the content ended early")
+
+    async def _move(
+        self, sink: int, source: int | memoryview, offset: int, stop: int, moved: Callable[[int], None]
+    ) -> None:
         loop = asyncio.get_running_loop()
         job = _Job(sink, source, offset, stop, loop.create_future())
         self._queue(job)
@@ -107,7 +135,10 @@ class Pump:
         """Move what the socket takes, and say how much that was."""
         wanted = min(job.stop - job.offset, budget)
         try:
-            moved = os.sendfile(job.sink, job.source, job.offset, wanted)
+            if isinstance(job.source, int):
+                moved = os.sendfile(job.sink, job.source, job.offset, wanted)
+            else:
+                moved = os.write(job.sink, job.source[job.offset : job.offset + wanted])
         except BlockingIOError:
             moved = 0
         except OSError as error:

@@ -161,7 +161,7 @@ class Blobs:
             await self._give_up(digest, None, error)
             return None
         if content is not None:
-            self._remember(digest, content)
+            self.remember(digest, content)
         return content
 
     async def open(self, digest: Digest) -> StoredBlob | None:
@@ -200,7 +200,7 @@ class Blobs:
 
     async def put(self, digest: Digest, content: bytes) -> None:
         """Store content that was verified in memory. Raises OSError; what is small can be answered even then."""
-        self._remember(digest, content)
+        self.remember(digest, content)
         await asyncio.get_running_loop().run_in_executor(self._executor, self._put, digest, content)
 
     async def set_aside(self, digest: Digest, status: os.stat_result | None, found: Found, detail: object = "") -> None:
@@ -318,7 +318,8 @@ class Blobs:
                 os.unlink(name)
             raise
 
-    def _remember(self, digest: Digest, content: bytes) -> None:
+    def remember(self, digest: Digest, content: bytes) -> None:
+        """Keep verified content in memory, if it is small."""
         if len(content) <= SMALL_BYTES:
             self._memory.put(digest, content)
 

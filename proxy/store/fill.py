@@ -8,68 +8,46 @@ The rules of this room:
   file is flushed to disk and gets its name; who comes meanwhile still reads from the fill.
 - A transfer that breaks is resumed where it stopped, by asking upstream anew. Attempts that bring next to nothing are
   bounded.
+- A fill writes nothing that it has no room for. If it gets none it ends, and each of its readers goes on past the disk
+  (`store.passthrough`) from where the file ends.
 - What is left on disk: after success the blob; after wrong bytes nothing; after any other failure the partial, from
-  which the next fill goes on.
+  which the next fill goes on, unless that was for want of room.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Final, Protocol
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
 
 from proxy.oci.errors import RegistryError, Unavailable
 from proxy.oci.names import Digest, Repository
-from proxy.store.partial import Partial
+from proxy.store.partial import InUse, Partial
+from proxy.store.passthrough import PassThrough, Prefix
 from proxy.store.progress import Progress
+from proxy.store.room import Claim, NotStored, Reason
+from proxy.store.source import Attempts, Body, Source, WrongContent
 from proxy.store.threads import in_thread
-from proxy.store.transfer import RawBody, Transfers
+from proxy.store.transfer import Transfers
 from proxy.store.write_behind import WriteBehind
 
 log = logging.getLogger(__name__)
 
-MAX_IDLE_ATTEMPTS: Final = 5
-"""Attempts in a row that bring next to nothing, after which a fill fails: about 6 s of pauses if they fail at once."""
-WORTHWHILE_BYTES: Final = 64 * 1024
-"""An attempt that brought this much was a good one."""
-FIRST_PAUSE_SECONDS: Final = 0.2
 LARGE_BYTES: Final = 1024 * 1024
 """What is at least so large is received in a thread of its own."""
-
-_MAX_PAUSE_SECONDS: Final = 5.0
-
-
-class Body(Protocol):
-    """Upstream's answer for a blob, from byte `start` on; `size` is the whole blob's, in bytes, if upstream says it."""
-
-    @property
-    def size(self) -> int | None: ...
-
-    @property
-    def start(self) -> int: ...
-
-    async def read(self) -> bytes:
-        """What has arrived; empty at the end. Raises RegistryError when the transfer breaks."""
-
-    def detach(self) -> RawBody | None:
-        """The rest of the body for a thread to receive, if that can be; then `read` is not called any more."""
-
-
-Source = Callable[[int], AbstractAsyncContextManager[Body]]
-"""Opens a blob upstream from an offset on. Entering it raises RegistryError."""
-
-
-class WrongContent(Unavailable):
-    """What upstream sent does not have the digest that was asked for."""
 
 
 class DiskFailed(Unavailable):
     """Our own disk did not take the bytes."""
+
+
+PassingOn = Callable[[Digest, Source, Reason, int | None, Prefix | None], PassThrough]
+"""Makes a way past the disk: see `Fills.pass_through`."""
 
 
 class Fill:
@@ -82,8 +60,10 @@ class Fill:
         expected_size: int | None,
         source: Source,
         partial: Partial,
+        claim: Claim,
         executor: Executor,
         transfers: Transfers,
+        pass_through: PassingOn,
     ) -> None:
         self.digest = digest
         self.repository = repository
@@ -94,11 +74,16 @@ class Fill:
         """Whether upstream has answered with this blob: proof that `repository` holds it."""
         self.stored = False
         """Whether the blob has its name."""
+        self.on_deserted: Callable[[], None] | None = None
+        """Called when the last reader leaves."""
         self._started_at = time.monotonic()
         self._source = source
         self._partial = partial
+        self._claim = claim
+        self._discarded = False
         self._executor = executor
         self._transfers = transfers
+        self._pass_through = pass_through
         self._users = 1  # The fill itself, then each reader: the last to leave closes the file.
 
     def __repr__(self) -> str:
@@ -125,6 +110,8 @@ class Fill:
         finally:
             self.readers -= 1
             self._release()
+            if not self.readers and self.on_deserted is not None:
+                self.on_deserted()
 
     async def size(self) -> int:
         """Bytes of the whole blob, as soon as that is known. Raises the fill's RegistryError."""
@@ -136,24 +123,48 @@ class Fill:
             await self.progress.changed()
 
     async def visible(self, offset: int) -> int:
-        """Where the bytes that can be sent now end, once that is beyond `offset`. Raises the fill's RegistryError."""
+        """Where the bytes that can be sent now end, once that is beyond `offset`. Raises the fill's RegistryError.
+
+        Not beyond it if no more will come by the file: then there is `rest`.
+        """
         while self.progress.visible <= offset:
+            if isinstance(self.progress.error, NotStored):
+                return offset
             if self.progress.error is not None:
                 raise self.progress.error
             await self.progress.changed()
         return self.progress.visible
 
+    async def rest(self, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """What does not come by the file any more, for one reader. Raises RegistryError."""
+        assert isinstance(self.progress.error, NotStored)
+        prefix = Prefix(self.fd, self._partial.length, self._partial.hash_so_far())
+        passing = self._pass_through(self.digest, self._source, self.progress.error.reason, self.progress.size, prefix)
+        async with contextlib.aclosing(passing):
+            async for piece in passing.rest(start, stop):
+                yield piece
+
+    async def verified(self) -> None:
+        """Wait until all of it is here and is what it should be. Raises the fill's RegistryError."""
+        while not self.progress.verified:
+            if self.progress.error is not None:
+                raise self.progress.error
+            await self.progress.changed()
+
     async def run(self) -> None:
         """Fetch, verify, commit; the outcome is told to the readers. Raises CancelledError only."""
         try:
-            await in_thread(self._executor, self._partial.open)
-            self.progress.received = self._partial.length
+            await self._open()
             if not await in_thread(self._executor, self._partial.is_whole):
                 await self._fetch()
                 await self._verify()
             self.progress.succeed()  # Nobody who waits for the last bytes has to wait for the disk too.
             await in_thread(self._executor, self._partial.commit)
             self.stored = True
+        except NotStored as error:
+            if self.progress.size is not None:  # Its readers go on past the disk; the room is wanted back.
+                await self._discard()
+            self.progress.fail(error)
         except RegistryError as error:
             self.progress.fail(error)
         except OSError as error:
@@ -165,22 +176,43 @@ class Fill:
         except BaseException:
             self.progress.fail(Unavailable("the cache failed while storing this blob"))
             raise
-        finally:
-            self._partial.drop_if_empty()
+
+    def end(self) -> int:
+        """After `run`, and after the index knows: give back the room. Returns how many bytes a partial file keeps."""
+        self._partial.drop_if_empty()
+        self._partial.unlock()
+        if self._discarded:  # Then the room is taken until the last reader closes the file.
             self._release()
+            return 0
+        self._claim.release()
+        self._release()
+        return 0 if self._partial.committed else self._partial.length
+
+    async def _open(self) -> None:
+        try:
+            await in_thread(self._executor, self._partial.open)
+        except InUse:
+            raise NotStored("locked", "another process is storing this blob") from None
+        except OSError as error:
+            log.error("cannot begin to store %s: %s", self.digest, error)
+            raise NotStored("disk", f"the disk of the cache does not take it: {error.strerror}") from error
+        self.progress.received = self._partial.length
 
     async def _fetch(self) -> None:
-        attempts = 0
+        attempts = Attempts()
         while True:
             before = self.progress.received
             try:
                 return await self._transfer()
+            except NotStored:
+                raise
             except Unavailable as error:
-                attempts = 1 if self.progress.received - before >= WORTHWHILE_BYTES else attempts + 1
-                if attempts > MAX_IDLE_ATTEMPTS:
-                    raise
-                pause = min(_MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempts - 1)) * random.uniform(0.7, 1.0)
-                log.info("%s broke at byte %d (%s): again in %.1f s", self, self.progress.received, error, pause)
+                pause = attempts.failed(self, error, self.progress.received - before)
+            except OSError as error:
+                log.warning("%s: writing failed at byte %d: %s", self, self._partial.length, error)
+                self.progress.received = self._partial.length  # What was written before is right.
+                await self._claim.renew(error)
+                pause = 0.0
             await asyncio.sleep(pause)
 
     async def _transfer(self) -> None:
@@ -200,6 +232,8 @@ class Fill:
                     fresh = fresh[: self.progress.size - end]  # More than that would not be of this blob.
                 end += len(fresh)
                 if fresh:
+                    if self.progress.size is None:
+                        await self._claim.cover(end)
                     await writing.feed(fresh)
         if self.progress.size is not None and self.progress.received != self.progress.size:
             raise Unavailable(f"upstream sent {self.progress.received} of {self.progress.size} bytes")
@@ -222,6 +256,7 @@ class Fill:
             raise Unavailable("upstream answered another range than was asked for")
         self.answered = True
         if known is None and size is not None:
+            await self._claim.grow(size)
             self.progress.sized(size)
 
     @asynccontextmanager
@@ -234,10 +269,21 @@ class Fill:
 
     async def _verify(self) -> None:
         if not await in_thread(self._executor, self._partial.is_whole):
-            await in_thread(self._executor, self._partial.discard)
+            await self._discard()
             raise WrongContent(f"upstream sent other content than {self.digest}")
+
+    async def _discard(self) -> None:
+        """Remove the file; its room is free when the last reader closes it."""
+        self._discarded = True
+        with contextlib.suppress(OSError):
+            await in_thread(self._executor, self._partial.discard)
 
     def _release(self) -> None:
         self._users -= 1
-        if self._users == 0:
+        if self._users:
+            return
+        if not self._discarded:
             self._partial.close()
+            return
+        closing = asyncio.get_running_loop().run_in_executor(self._executor, self._partial.close)  # It may be large.
+        closing.add_done_callback(lambda _: self._claim.release())

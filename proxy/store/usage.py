@@ -36,6 +36,10 @@ class Usage:
         """This blob or manifest is used now."""
         self._touched[digest] = self._clock.time()
 
+    def __contains__(self, digest: Digest) -> bool:
+        """Whether it was used since the last flush."""
+        return digest in self._touched
+
     async def flush(self) -> None:
         """Bring all uses into the index. One that it cannot take is kept in mind for the next time."""
         touched, self._touched = self._touched, {}

@@ -1,0 +1,55 @@
+"""The stored blobs in the order in which they would be evicted, read from the index in pieces."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Final
+
+from proxy.oci.names import Digest
+from proxy.policy.eviction import Candidate
+from proxy.store.index import Index
+
+PIECE_ROWS: Final = 256
+"""Judged without giving way to others: a few milliseconds at most."""
+
+_Row = tuple[str, int, float, int]
+_Moments = tuple[float, float]
+
+_PINNED: Final = (
+    "EXISTS (SELECT 1 FROM links JOIN pins ON pins.repository = links.repository WHERE links.digest = blobs.digest)"
+)
+_AFTER: Final = "manifest = ? AND (used_at, size, digest) > (?, ?, ?)"
+_ORDER: Final = "ORDER BY used_at, size, digest LIMIT ?"
+_ALL: Final = f"SELECT digest, size, used_at, {_PINNED} FROM blobs WHERE {_AFTER} {_ORDER}"
+_MOVABLE: Final = (
+    f"SELECT digest, size, used_at, 0 FROM blobs WHERE {_AFTER}"
+    f" AND used_at NOT BETWEEN ? AND ? AND NOT {_PINNED} {_ORDER}"
+)
+
+
+async def candidates(
+    index: Index, *, manifest: bool, without: _Moments | None = None
+) -> AsyncGenerator[list[Candidate], None]:
+    """All blobs, or all manifests, by last use; nobody knows here whether one is in use. Raises sqlite3.Error.
+
+    With two moments (since the epoch), `without` what was used between them, and without what is pinned: the database
+    is quick to pass over those.
+    """
+    after = (float("-inf"), 0, "")
+    while rows := await index.query(partial(_select, manifest, after, without)):
+        yield [
+            Candidate(Digest.parse(digest), size, used_at, manifest, bool(pinned))
+            for digest, size, used_at, pinned in rows
+        ]
+        digest, size, used_at, _ = rows[-1]
+        after = (used_at, size, digest)
+
+
+def _select(
+    manifest: bool, after: tuple[float, int, str], without: _Moments | None, connection: sqlite3.Connection
+) -> list[_Row]:
+    """In a thread."""
+    query = _ALL if without is None else _MOVABLE
+    return connection.execute(query, (manifest, *after, *(without or ()), PIECE_ROWS)).fetchall()
