@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from proxy import __version__
 from proxy.app.generation import Generation
@@ -20,6 +21,7 @@ def status_document(
     """How the cache is; times by the monotonic clock."""
     return {
         "version": __version__,
+        "pid": os.getpid(),
         "uptime_seconds": round(now - started_at, 3),
         "listen": str(generation.config.server.listen),
         "cache": _cache(store),
@@ -39,6 +41,7 @@ def _cache(store: Store) -> dict[str, object]:
         "blobs": sample.blobs,
         "bytes": sample.bytes,
         "memory_bytes": sample.memory_bytes,
+        "keeper": store.keeper_lock.held,
     }
 
 
