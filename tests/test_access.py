@@ -13,7 +13,7 @@ import pytest
 from proxy.config import AccessOptions
 from proxy.policy.access import PRIVATE_SECONDS, Admission, Visibility, decide, decide_unasked
 from proxy.policy.breaker import MAX_SECONDS
-from proxy.pull.admission import PATIENCE_SECONDS
+from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS
 from tests.asked import gets, visibility_questions
 from tests.cache_rig import CacheRig, Reply, gather
 from tests.eventually import eventually
@@ -274,7 +274,7 @@ async def test_a_slow_answer_delays_a_client_of_a_public_repository_by_seconds_o
     hub.heal()
 
     assert (reply.status, reply.body) == (200, f"layer of {PUBLIC}:latest for linux/amd64".encode())
-    assert waited < PATIENCE_SECONDS + 1
+    assert waited < REVALIDATION_PATIENCE_SECONDS + 1
 
 
 async def test_the_anonymous_question_never_carries_the_account(cache: CacheRig, hub: FakeHub) -> None:

@@ -51,9 +51,13 @@ class Negatives:
 
         A signature that was not there is looked for at every pull: an outage must not break those.
         """
+        last = self.last(key) if isinstance(error, Unavailable | TooManyRequests) else None
+        return error if last is None else copy(last)
+
+    def last(self, key: Hashable) -> RegistryError | None:
+        """The "unknown" that upstream last answered to `key`, however old."""
         _, last = self._entries.get(key) or (0.0, None)
-        unasked = isinstance(error, Unavailable | TooManyRequests)
-        return copy(last) if unasked and last is not None and not isinstance(last, Denied) else error
+        return None if isinstance(last, Denied) else last
 
     def check(self, key: Hashable, now: float) -> None:
         """Raises the remembered error of `key`, if there is one."""

@@ -7,7 +7,6 @@ client's: it gets the stale one, and is told so.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,13 +15,13 @@ from proxy.oci.errors import RegistryError
 from proxy.oci.listings import Listing
 from proxy.oci.manifests import Descriptor, Manifest
 from proxy.oci.names import Digest, Reference, Repository
-from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS
 from proxy.pull.admission import Doorkeeper
 from proxy.pull.blobs import BlobAnswer, BlobPulls
 from proxy.pull.catalog import Catalog
 from proxy.pull.listings import ListingKey, Listings
 from proxy.pull.manifests import Manifests
 from proxy.pull.outcome import Outcome, reason_for
+from proxy.pull.patience import Patience
 from proxy.pull.tags import Resolution, Tags
 from proxy.store.usage import Usage
 from proxy.upstream.fallback import Registry
@@ -75,8 +74,9 @@ class Pull:
 
     async def listing(self, repository: Repository, subject: Digest | None, query: str) -> tuple[Listing, Outcome]:
         """A page of a repository's tags or, with a subject, of what refers to that."""
-        upstream = await self._admitted(repository, subject)
-        return await self._listings.get(upstream, ListingKey(repository, subject, query))
+        patience = Patience()
+        upstream = await self._admitted(repository, subject, patience)
+        return await self._listings.get(upstream, ListingKey(repository, subject, query), patience)
 
     async def catalog(self, count: int, after: str) -> tuple[list[str], bool]:
         """Names of at most `count` repositories that we hold something of, and whether there are more after them."""
@@ -84,7 +84,7 @@ class Pull:
 
     async def blob_size(self, repository: Repository, digest: Digest) -> tuple[int, Outcome]:
         """What HEAD of a blob answers, in bytes. Never starts a fill."""
-        upstream = await self._admitted(repository, None)
+        upstream = await self._admitted(repository, None, Patience())
         size, outcome = await self._blobs.describe(upstream, repository, digest)
         self._usage.touch(digest)
         return size, outcome
@@ -92,7 +92,7 @@ class Pull:
     @asynccontextmanager
     async def blob(self, repository: Repository, digest: Digest) -> AsyncIterator[BlobAnswer]:
         """A blob that can be sent while the context lasts."""
-        upstream = await self._admitted(repository, None)
+        upstream = await self._admitted(repository, None, Patience())
         async with self._blobs.open(upstream, repository, digest) as answer:
             self._usage.touch(digest)
             yield answer
@@ -100,50 +100,55 @@ class Pull:
     async def _described(
         self, repository: Repository, reference: Reference, accept: Sequence[str]
     ) -> tuple[Descriptor, Outcome]:
-        upstream = await self._admitted(repository, reference)
+        patience = Patience()
+        upstream = await self._admitted(repository, reference, patience)
         if isinstance(reference, Digest):
             return await self._manifests.describe(upstream, repository, reference)
-        resolution = await self._tags.resolve(upstream, repository, reference, accept)
+        resolution = await self._tags.resolve(upstream, repository, reference, accept, patience)
         if not upstream.may_pull() and await self._manifests.stored(repository, resolution.target.digest) is None:
             previous = await self._previous(repository, resolution)
             # The client will ask for the digest that it gets here: it has to be one we hold.
-            if previous is not None and not await self._brought(upstream, repository, resolution.target.digest):
+            if previous is not None and not await self._brought(
+                upstream, repository, resolution.target.digest, patience
+            ):
                 return previous.descriptor, Outcome.stale("limited", resolution.outcome.age or 0)
         return resolution.target, resolution.outcome
 
     async def _manifest(
         self, repository: Repository, reference: Reference, accept: Sequence[str]
     ) -> tuple[Manifest, Outcome]:
-        upstream = await self._admitted(repository, reference)
+        patience = Patience()
+        upstream = await self._admitted(repository, reference, patience)
         if isinstance(reference, Digest):
             return await self._manifests.get(upstream, repository, reference)
-        resolution = await self._tags.resolve(upstream, repository, reference, accept)
+        resolution = await self._tags.resolve(upstream, repository, reference, accept, patience)
+        stored = await self._manifests.stored(repository, resolution.target.digest)
+        if stored is not None:  # Before any patience: what we hold is given, however little of that is left.
+            return stored, resolution.outcome
         previous = await self._previous(repository, resolution)
+        fetching = self._manifests.fetch(upstream, repository, resolution.target.digest)
         try:
-            async with asyncio.timeout(REVALIDATION_PATIENCE_SECONDS if previous else None):
-                manifest, outcome = await self._manifests.get(upstream, repository, resolution.target.digest)
-        except (RegistryError, TimeoutError) as error:
+            manifest, outcome = await patience.wait(fetching, holding=previous is not None)
+        except RegistryError as error:
             if previous is None:
                 raise
-            reason = reason_for(error) if isinstance(error, RegistryError) else "slow"
-            return previous, Outcome.stale(reason, resolution.outcome.age or 0)
+            return previous, Outcome.stale(reason_for(error), resolution.outcome.age or 0)
         if outcome.kind == "hit":
             return manifest, resolution.outcome
         return manifest, replace(outcome, fallback=resolution.outcome.fallback)
 
-    async def _admitted(self, repository: Repository, reference: Reference | None) -> Registry:
+    async def _admitted(self, repository: Repository, reference: Reference | None, patience: Patience) -> Registry:
         upstream = self._upstreams[repository.registry]
-        await self._door.admit(upstream, repository, reference)
+        await self._door.admit(upstream, repository, reference, patience)
         return upstream
 
-    async def _brought(self, upstream: Registry, repository: Repository, digest: Digest) -> bool:
+    async def _brought(self, upstream: Registry, repository: Repository, digest: Digest, patience: Patience) -> bool:
         """Whether a fallback gave us this manifest in time, since the upstream itself would refuse it."""
         if not upstream.may_pull_elsewhere():
             return False
         try:
-            async with asyncio.timeout(REVALIDATION_PATIENCE_SECONDS):
-                await self._manifests.get(upstream, repository, digest)
-        except (RegistryError, TimeoutError):
+            await patience.wait(self._manifests.get(upstream, repository, digest), holding=True)
+        except RegistryError:
             return False
         return True
 

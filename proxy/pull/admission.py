@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Final, Literal
 
@@ -14,13 +13,11 @@ from proxy.oci.names import Reference, Repository
 from proxy.policy import access
 from proxy.policy.access import Admission, Visibility
 from proxy.policy.freshness import FALLBACK_SECONDS
+from proxy.pull.patience import Patience
 from proxy.store.index import Index
 from proxy.upstream.fallback import Registry
 
 log = logging.getLogger(__name__)
-
-PATIENCE_SECONDS: Final = 2.0
-"""How long a client waits while something known is found out again."""
 
 _MAX_ELSEWHERE: Final = 10_000
 """Repositories that are public at a fallback, while upstream cannot be asked: remembered for FALLBACK_SECONDS."""
@@ -41,14 +38,16 @@ class Doorkeeper:
         """Stop what is being asked."""
         await self._asking.aclose()
 
-    async def admit(self, upstream: Registry, repository: Repository, reference: Reference | None) -> None:
+    async def admit(
+        self, upstream: Registry, repository: Repository, reference: Reference | None, patience: Patience
+    ) -> None:
         """Returns if the repository may be served; raises Denied, or why upstream could not say."""
         known = self._index.visibility(repository)
         if known is None and self._clock.monotonic() < (self._elsewhere.get(repository) or 0.0):
             return
         admission = access.decide(self._private, known, self._clock.time(), self._remember)
         if admission is Admission.ASK:
-            admission = await self._ask(upstream, repository, reference, known)
+            admission = await self._ask(upstream, repository, reference, known, patience)
         if admission is Admission.DENY:
             raise Denied(_refusal(upstream, repository))
 
@@ -58,14 +57,17 @@ class Doorkeeper:
         return self._private == "serve" or access.decide_unasked(known) is Admission.SERVE
 
     async def _ask(
-        self, upstream: Registry, repository: Repository, reference: Reference | None, known: Visibility | None
+        self,
+        upstream: Registry,
+        repository: Repository,
+        reference: Reference | None,
+        known: Visibility | None,
+        patience: Patience,
     ) -> Admission:
+        asked = self._asking.run(repository, lambda: self._find_out(upstream, repository, reference, known))
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS if known else None):
-                found = await self._asking.run(
-                    repository, lambda: self._find_out(upstream, repository, reference, known)
-                )
-        except (Unavailable, TooManyRequests, TimeoutError):
+            found = await patience.wait(asked, holding=known is not None)
+        except (Unavailable, TooManyRequests):
             admission = access.decide_unasked(known)
             if admission is Admission.ASK:
                 raise

@@ -7,7 +7,6 @@ said to be stale. That there is no list is an answer too, and never made up: a r
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final, NamedTuple
 
 from proxy.clock import Clock
@@ -16,9 +15,9 @@ from proxy.lru import Lru
 from proxy.oci.errors import RegistryError
 from proxy.oci.listings import Listing
 from proxy.oci.names import Digest, Repository
-from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS
 from proxy.policy.negatives import Negatives
-from proxy.pull.outcome import Outcome, Reason, reason_for
+from proxy.pull.outcome import Outcome, reason_for
+from proxy.pull.patience import Patience
 from proxy.upstream.fallback import Registry
 
 KEPT_BYTES: Final = 8 * 1024 * 1024
@@ -50,21 +49,20 @@ class Listings:
         """Stop what is being asked."""
         await self._asking.aclose()
 
-    async def get(self, upstream: Registry, key: ListingKey) -> tuple[Listing, Outcome]:
+    async def get(self, upstream: Registry, key: ListingKey, patience: Patience) -> tuple[Listing, Outcome]:
         """A page of a list. Raises RegistryError."""
         kept = self._kept.get(key)
         age = self._clock.monotonic() - kept.asked_at if kept else 0.0
         if kept is not None and age < upstream.window:
             return kept.listing, Outcome("hit", age=int(age))
         collapsed = key in self._asking
+        asked = self._asking.run(key, lambda: self._ask(upstream, key))
         try:
-            async with asyncio.timeout(REVALIDATION_PATIENCE_SECONDS if kept else None):
-                listing = await self._asking.run(key, lambda: self._ask(upstream, key))
-        except (RegistryError, TimeoutError) as error:
+            listing = await patience.wait(asked, holding=kept is not None or self._negatives.last(key) is not None)
+        except RegistryError as error:
             if kept is None:
-                raise
-            reason: Reason = reason_for(error) if isinstance(error, RegistryError) else "slow"
-            return kept.listing, Outcome.stale(reason, int(age))
+                raise self._negatives.instead_of(error, key) from None
+            return kept.listing, Outcome.stale(reason_for(error), int(age))
         return listing, Outcome("miss", collapsed=collapsed)
 
     async def _ask(self, upstream: Registry, key: ListingKey) -> Listing:
@@ -73,7 +71,7 @@ class Listings:
             listing = await upstream.list(key.repository, key.subject, key.query)
         except RegistryError as error:
             self._negatives.remember(key, error, self._clock.monotonic())
-            raise self._negatives.instead_of(error, key) from None
+            raise
         self._negatives.forget(key)
         self._kept.put(key, _Kept(listing, self._clock.monotonic()))
         return listing

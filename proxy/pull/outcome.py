@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Self
 
 from proxy.oci.errors import Denied, RegistryError, TooManyRequests, Unavailable
+from proxy.pull.patience import Slow
 
 Reason = Literal["slow", "limited", "denied", "unavailable", "missing"]
 
@@ -24,6 +25,8 @@ def reason_for(error: RegistryError) -> Reason:
         return "limited"
     if isinstance(error, Denied):
         return "denied"
+    if isinstance(error, Slow):
+        return "slow"
     return "unavailable" if isinstance(error, Unavailable) else "missing"
 
 

@@ -1,12 +1,10 @@
 """Where a tag points: answered while fresh, then asked again with a HEAD, which Docker Hub does not count.
 
-A client waits for that HEAD only as long as it must: while we hold something to answer with, no longer than
-REVALIDATION_PATIENCE_SECONDS; the question goes on without it.
+A client waits for that HEAD only as long as it must (see `patience`); the question goes on without it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +17,11 @@ from proxy.oci.errors import Denied, ManifestUnknown, NameUnknown, RegistryError
 from proxy.oci.manifests import ACCEPT_ALL, Descriptor, accept_key, accepts
 from proxy.oci.names import Repository, Tag
 from proxy.policy import freshness
-from proxy.policy.freshness import REVALIDATION_PATIENCE_SECONDS, Freshness, StoredTag
+from proxy.policy.freshness import Freshness, StoredTag
 from proxy.policy.negatives import Negatives
 from proxy.pull.manifests import Manifests
-from proxy.pull.outcome import Outcome, Reason, reason_for
+from proxy.pull.outcome import Outcome, reason_for
+from proxy.pull.patience import Patience
 from proxy.store.index import Index
 from proxy.upstream.client import DigestMissing
 from proxy.upstream.fallback import Registry, Said
@@ -61,18 +60,22 @@ class Tags:
         """Stop what is being asked."""
         await self._asking.aclose()
 
-    async def resolve(self, upstream: Registry, repository: Repository, tag: Tag, accept: Sequence[str]) -> Resolution:
+    async def resolve(
+        self, upstream: Registry, repository: Repository, tag: Tag, accept: Sequence[str], patience: Patience
+    ) -> Resolution:
         """What the tag points to for a client that accepts these types. Raises RegistryError.
 
         Upstream is asked for all types, so that a tag has one answer whoever asks. A client that does not take the
         type it points to gets an answer of its own, asked for with its own Accept (PROTOCOL 6).
         """
-        resolution = await self._resolve(upstream, repository, tag, "")
+        resolution = await self._resolve(upstream, repository, tag, "", patience)
         if accepts(accept, resolution.target.media_type):
             return resolution
-        return await self._resolve(upstream, repository, tag, accept_key(accept))
+        return await self._resolve(upstream, repository, tag, accept_key(accept), patience)
 
-    async def _resolve(self, upstream: Registry, repository: Repository, tag: Tag, accept: str) -> Resolution:
+    async def _resolve(
+        self, upstream: Registry, repository: Repository, tag: Tag, accept: str, patience: Patience
+    ) -> Resolution:
         now = self._clock.time()
         stored = self._index.tag(repository, tag, accept)
         state = freshness.decide(stored, now, upstream.window)
@@ -81,22 +84,18 @@ class Tags:
             return Resolution(stored.target, stored.previous, outcome)
         held = await self._held(repository, stored) if stored is not None else None
         collapsed = (repository, tag, accept) in self._asking
+        key = _negative_key(repository, tag, accept)
+        question = self._ask(upstream, repository, tag, accept)
         try:
-            async with asyncio.timeout(REVALIDATION_PATIENCE_SECONDS if held else None):
-                asked = await self._ask(upstream, repository, tag, accept)
-        except TimeoutError:
-            reason: Reason = "slow"
+            asked = await patience.wait(question, holding=held is not None or self._negatives.last(key) is not None)
         except RegistryError as error:
-            if held is None:
-                raise
-            reason = reason_for(error)
-        else:
-            revalidated = stored is not None and asked.target.digest == stored.target.digest
-            kind: Literal["hit", "miss"] = "hit" if revalidated else "miss"
-            outcome = Outcome(kind, revalidated=revalidated, collapsed=collapsed, fallback=asked.source)
-            return Resolution(asked.target, asked.previous, outcome)
-        assert held is not None and stored is not None
-        return Resolution(held, None, Outcome.stale(reason, freshness.age(stored, now)))
+            if held is None or stored is None:
+                raise self._negatives.instead_of(error, key) from None
+            return Resolution(held, None, Outcome.stale(reason_for(error), freshness.age(stored, now)))
+        revalidated = stored is not None and asked.target.digest == stored.target.digest
+        kind: Literal["hit", "miss"] = "hit" if revalidated else "miss"
+        outcome = Outcome(kind, revalidated=revalidated, collapsed=collapsed, fallback=asked.source)
+        return Resolution(asked.target, asked.previous, outcome)
 
     async def _held(self, repository: Repository, stored: StoredTag) -> Descriptor | None:
         """The newest manifest of this tag whose bytes we hold."""
@@ -111,7 +110,7 @@ class Tags:
 
     async def _revalidate(self, upstream: Registry, repository: Repository, tag: Tag, accept: str) -> StoredTag:
         stored = self._index.tag(repository, tag, accept)
-        key = ("tag", repository, tag, accept)
+        key = _negative_key(repository, tag, accept)
         self._negatives.check(key, self._clock.monotonic())
         try:
             said = await self._target(upstream, repository, tag, accept or ACCEPT_ALL)
@@ -121,7 +120,7 @@ class Tags:
             if missing and not accept and stored is not None and await self._held(repository, stored) is not None:
                 self._vanished(upstream, repository, tag, error)
             self._metrics.revalidation(upstream.name, "missing" if missing else "failed")
-            raise self._negatives.instead_of(error, key) from None
+            raise
         self._negatives.forget(key)
         self._index.drop_vanished(repository, tag)
         target = self._manifests.confirm(repository, said.what)
@@ -148,3 +147,7 @@ class Tags:
         except DigestMissing:  # An old registry: only the bytes tell.
             manifest, _ = await self._manifests.fetch(upstream, repository, tag, accept)
             return Said(manifest.descriptor, None)
+
+
+def _negative_key(repository: Repository, tag: Tag, accept: str) -> tuple[object, ...]:
+    return ("tag", repository, tag, accept)
