@@ -73,6 +73,7 @@ async def test_a_token_is_kept_until_thirty_seconds_before_its_end() -> None:
         (float("inf"), 30),
         (float("nan"), 30),
         (10**9, 24 * 3600 - 30),
+        (10**400, 24 * 3600 - 30),
     ],
 )
 def test_lifetime_is_expires_in_less_a_margin(expires_in: object, seconds: float) -> None:
@@ -298,8 +299,8 @@ async def test_an_anonymous_429_of_the_token_server_closes_everything() -> None:
 
         with pytest.raises(TooManyRequests) as refused:
             await upstream.head_manifest(REPOSITORY, LATEST)
-        assert refused.value.retry_after == 40
-        assert upstream.limits.closed_for(Gate.REQUESTS, upstream.clock.now) == 40
+        assert 40 <= (refused.value.retry_after or 0) <= 50
+        assert upstream.limits.closed_for(Gate.REQUESTS, upstream.clock.now) == refused.value.retry_after
 
 
 async def test_tokens_are_not_kept_without_bound() -> None:

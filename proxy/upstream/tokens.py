@@ -161,8 +161,8 @@ class Tokens:
 def lifetime(expires_in: object) -> float:
     """For how many seconds to use a token that lasts `expires_in`: less a margin, which is at most half of it."""
     lasts = _DEFAULT_SECONDS
-    if isinstance(expires_in, int | float) and math.isfinite(expires_in) and expires_in > 0:
-        lasts = min(float(expires_in), _MAX_SECONDS)
+    if isinstance(expires_in, int | float) and 0 < expires_in < math.inf:
+        lasts = float(min(expires_in, _MAX_SECONDS))  # In this order: JSON has integers that no float can hold.
     return max(lasts - _MARGIN_SECONDS, lasts / 2)
 
 
