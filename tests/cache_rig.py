@@ -107,7 +107,7 @@ class CacheRig:
         config = Config(
             server=ServerOptions(listen=ANY_PORT, shutdown_timeout=5.0),
             admin=AdminOptions(listen=ANY_PORT),
-            cache=CacheOptions(directory=self.directory, min_free=Share(0)),
+            cache=CacheOptions(directory=self.directory, min_free=Share(0), scrub_rate=0),
             freshness=FreshnessOptions(tags=self.tags),
             access=AccessOptions(private=self.private),
             log=LogOptions(format="json"),

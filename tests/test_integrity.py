@@ -230,7 +230,7 @@ async def test_a_bad_file_that_can_neither_be_moved_nor_removed_is_not_used_all_
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(BadFiles, "take", refuse)
+    monkeypatch.setattr(BadFiles, "_move", refuse)
 
     replies = [await cache.get_blob(REPOSITORY, layer.digest) for _ in range(2)]
 

@@ -60,6 +60,11 @@ def declared_media_type(body: bytes) -> str | None:
     return declared if isinstance(declared, str) else None
 
 
+def is_manifest(body: bytes) -> bool:
+    """Whether this is JSON with the `schemaVersion` that every manifest has (OCI image spec)."""
+    return "schemaVersion" in _document(body)
+
+
 def children(body: bytes) -> list[Descriptor]:
     """The manifests, config and layers that a manifest names. Malformed parts are passed over, never raised."""
     return list(_descriptors(_document(body)))[:_MAX_DESCRIPTORS]

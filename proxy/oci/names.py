@@ -26,6 +26,9 @@ _HEX = re.compile(r"\A[0-9a-f]+\Z")
 _HEX_LENGTH: Final = {"sha256": 64, "sha512": 128}
 _NAME_LENGTH: Final = 255
 
+ALGORITHMS: Final = tuple(sorted(_HEX_LENGTH))
+"""Of digests, in the order of their names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Digest:

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Final
 
 from proxy.oci.names import Digest
+
+log = logging.getLogger(__name__)
 
 MOST_FILES: Final = 16
 MOST_BYTES: Final = 1024**3
@@ -19,16 +22,40 @@ _PART_OF_DISK: Final = 20
 
 
 class BadFiles:
-    """Blocking throughout."""
+    """What was set aside, and what should have been."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._stuck: set[Digest] = set()
 
-    def take(self, path: Path, digest: Digest) -> None:
-        """Move a file here; the oldest ones make room for it. One that can only be removed is. Raises OSError.
+    def take(self, path: Path, digest: Digest, status: os.stat_result | None) -> bool:
+        """Move a bad file here, or at least remove it; returns whether there was one. Blocking.
 
-        When this returns, the old name is gone for good: a power failure does not bring it back, as if it were right.
+        With `status` it is that very file, and none that was stored in its stead meanwhile. One that can neither be
+        moved nor removed, as on a disk that has become read-only, is not usable any more.
         """
+        try:
+            if status is not None and not _is_same(status, path.lstat()):
+                return False
+            self._move(path, digest)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            log.error("the bad file of %s cannot be moved, and is not used any more: %s", digest, error)
+            self._stuck.add(digest)
+        return True
+
+    def is_usable(self, digest: Digest) -> bool:
+        """Whether a file of this digest, if there is one, may be used. Called in any thread."""
+        return digest not in self._stuck
+
+    def replaced(self, digest: Digest) -> None:
+        """A right file has taken the place of a bad one. Called in any thread."""
+        self._stuck.discard(digest)
+
+    def _move(self, path: Path, digest: Digest) -> None:
+        """When this returns, the old name is gone for good: a power failure does not bring it back, as if it were
+        right. Raises OSError."""
         try:
             self._folder.mkdir(exist_ok=True)
             path.rename(self._free_name(digest))
@@ -65,3 +92,8 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether both are of one file, unchanged."""
+    return (one.st_dev, one.st_ino, one.st_ctime_ns) == (other.st_dev, other.st_ino, other.st_ctime_ns)

@@ -106,8 +106,6 @@ class Blobs:
         self._known: Lru[Digest, int] = Lru(_KNOWN_BLOBS)
         """Digests seen on disk: opening these meets a warm directory, so it is done without a thread."""
         self._leaving: Counter[Digest] = Counter()
-        self._unusable: set[Digest] = set()
-        """Bad files that could not be moved or removed, as on a disk that has become read-only."""
 
     @property
     def memory_bytes(self) -> int:
@@ -203,15 +201,17 @@ class Blobs:
         self.remember(digest, content)
         await asyncio.get_running_loop().run_in_executor(self._executor, self._put, digest, content)
 
-    async def set_aside(self, digest: Digest, status: os.stat_result | None, found: Found, detail: object = "") -> None:
-        """Take a bad file out of the way; the next request fetches the blob anew.
+    async def set_aside(self, digest: Digest, status: os.stat_result | None, found: Found, detail: object = "") -> bool:
+        """Take a bad file out of the way; the next request fetches the blob anew. Returns whether there was one.
 
         With `status` this is done to that very file, and to none that was stored in its stead meanwhile.
         """
         self._known.drop(digest)
         with self.leaving([digest]):
-            if await in_thread(self._executor, lambda: self._take_aside(digest, status)):
+            taken = await in_thread(self._executor, lambda: self._bad.take(self.path(digest), digest, status))
+            if taken:
                 self._integrity.failed(digest, found, detail)
+        return taken
 
     async def discard(self, digests: Sequence[Digest]) -> list[Digest]:
         """Remove blobs from memory and disk; returns those that are gone now. Whoever has one open reads on."""
@@ -229,13 +229,13 @@ class Blobs:
         finally:
             self._leaving -= Counter(digests)  # One may be removed twice at a time.
 
+    def is_leaving(self, digest: Digest) -> bool:
+        """Whether it is being removed now."""
+        return digest in self._leaving
+
     def is_usable(self, digest: Digest) -> bool:
         """Whether a file of this digest, if there is one, may be used. Called in any thread."""
-        return digest not in self._unusable
-
-    def holds(self, digest: Digest) -> bool:
-        """Whether the blob is on disk. Blocking."""
-        return self.is_usable(digest) and self.path(digest).exists()
+        return self._bad.is_usable(digest)
 
     def commit(self, digest: Digest, written: Path, fd: int) -> None:
         """Give verified content its name: flush, then rename. Blocking."""
@@ -243,7 +243,7 @@ class Blobs:
         final = self.path(digest)
         final.parent.mkdir(parents=True, exist_ok=True)
         written.replace(final)
-        self._unusable.discard(digest)
+        self._bad.replaced(digest)
 
     async def _open_in_thread(self, digest: Digest) -> StoredBlob | None:
         opening = asyncio.get_running_loop().run_in_executor(self._executor, self._open, digest)
@@ -284,20 +284,6 @@ class Blobs:
             raise error
         await self.set_aside(digest, status, "read", error.strerror)
 
-    def _take_aside(self, digest: Digest, status: os.stat_result | None) -> bool:
-        """Whether there was such a file. Blocking."""
-        path = self.path(digest)
-        try:
-            if status is not None and not _is_same(status, path.lstat()):
-                return False
-            self._bad.take(path, digest)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            log.error("the bad file of %s cannot be moved, and is not used any more: %s", digest, error)
-            self._unusable.add(digest)
-        return True
-
     def _unlink(self, digest: Digest) -> bool:
         try:
             self.path(digest).unlink(missing_ok=True)
@@ -322,8 +308,3 @@ class Blobs:
         """Keep verified content in memory, if it is small."""
         if len(content) <= SMALL_BYTES:
             self._memory.put(digest, content)
-
-
-def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
-    """Whether both are of one file, unchanged."""
-    return (one.st_dev, one.st_ino, one.st_ctime_ns) == (other.st_dev, other.st_ino, other.st_ctime_ns)

@@ -42,6 +42,12 @@ class Integrity:
         """A file is there that the index does not know: it was lost, or we died before we could write to it."""
         self._index.put_blob(digest, size)
 
+    def lost(self, count: int) -> None:
+        """So many blobs of the index had no file, and are not in the index any more."""
+        if count:
+            log.error("%d blobs have no file any more", count)
+            self._metrics.integrity_failed("missing", count)
+
     def failed(self, digest: Digest, found: Found, detail: object = "") -> None:
         """A blob is not as it was stored."""
         log.error("blob %s %s%s", digest, _WHAT[found], f" ({detail})" if detail else "")

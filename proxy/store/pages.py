@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
+from pathlib import Path
 from typing import Final
 
 _PIECE_BYTES: Final = 256 * 1024
-_STRETCH_BYTES: Final = 256 * 1024
 _UNREADABLE: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EILSEQ, errno.EUCLEAN})
 
 
@@ -32,41 +34,42 @@ def read_through(fd: int, start: int, stop: int) -> None:
         os.preadv(fd, [piece], offset)
 
 
-def read_without_trace(fd: int, into: memoryview, offset: int) -> int:
-    """Read, and leave the page cache as it was: what was not in it is dropped again. Blocking. Raises OSError.
+def aligned_buffer(size: int) -> memoryview:
+    """Memory that `read_past_cache` can read into."""
+    return memoryview(mmap.mmap(-1, size))
 
-    Returns the bytes read, fewer than asked for only at the end of the file. The file was opened for this with
-    `without_readahead`, or the next stretch would be found in the cache because this one was read. Where the file
-    system cannot say what is in the cache, nothing is dropped: it could be what others read.
-    """
+
+def open_past_cache(path: Path) -> int:
+    """A file, opened so that reading it neither uses the page cache nor takes others' pages out of it: what is read is
+    what is on the disk. Where the file system knows no such thing, it is read as any other. Raises OSError."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.open(path, flags)
+
+
+def read_past_cache(fd: int, into: memoryview, offset: int) -> int:
+    """The bytes read, fewer than asked for only at the end of the file; `offset` and buffer begin at a page. Raises
+    OSError."""
     done = 0
     while done < len(into):
-        stretch = into[done : done + _STRETCH_BYTES]
-        read = _read_stretch(fd, stretch, offset + done)
-        done += read
-        if read < len(stretch):
+        try:
+            read = os.preadv(fd, [into[done:]], offset + done)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not _stop_direct(fd):
+                raise
+            continue
+        if not read:
             break
+        done += read
     return done
 
 
-def without_readahead(fd: int) -> None:
-    """Let what is read from this open file be brought in and nothing after it. Raises OSError."""
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
-
-
-def _read_stretch(fd: int, into: memoryview, offset: int) -> int:
-    tells = True
-    try:
-        resident = os.preadv(fd, [into], offset, os.RWF_NOWAIT)
-    except BlockingIOError:
-        resident = 0
-    except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise
-        resident, tells = 0, False
-    read = resident
-    while read < len(into) and (more := os.preadv(fd, [into[read:]], offset + read)):
-        read += more
-    if tells and read > resident:
-        os.posix_fadvise(fd, offset + resident, read - resident, os.POSIX_FADV_DONTNEED)
-    return read
+def _stop_direct(fd: int) -> bool:
+    """Read on through the page cache, as where a read has ended within a page. Whether that was not so already."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+    return bool(flags & os.O_DIRECT)
