@@ -9,11 +9,11 @@ before, and is closed when nobody can be in it any more.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import socket
 import struct
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,7 @@ _SO_DETACH_REUSEPORT_BPF: Final = 68
 for a number that none has, and without a program, the kernel chooses. The program stays until it is detached."""
 _RETURN: Final = 0x06
 _LISTENING: Final = "0A"
-_TABLES: Final = {socket.AF_INET: Path("/proc/net/tcp"), socket.AF_INET6: Path("/proc/net/tcp6")}
+_TABLES: Final = {socket.AF_INET: Path("/proc/self/net/tcp"), socket.AF_INET6: Path("/proc/self/net/tcp6")}
 
 
 def prefer_newest(sockets: Sequence[socket.socket]) -> bool:
@@ -52,9 +52,9 @@ def _prefer_newest(sock: socket.socket) -> bool:
         table = _TABLES[sock.family].read_text()
         if sharing(table, os.fstat(sock.fileno()).st_ino) != 2:
             return False
-        program = ctypes.create_string_buffer(struct.pack("=HBBI", _RETURN, 0, 0, 1))
-        option = struct.pack("@HP", 1, ctypes.addressof(program))
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, option)
+        instructions = array("B", struct.pack("=HBBI", _RETURN, 0, 0, 1))
+        address, _ = instructions.buffer_info()  # Without ctypes, which wants memory that is written and executed.
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("@HP", 1, address))
     except (OSError, KeyError) as error:
         log.info("new connections cannot be given to another process: %s", error)
         return False
