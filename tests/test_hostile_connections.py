@@ -354,6 +354,14 @@ async def test_what_is_no_http_is_refused_in_our_own_words_and_not_logged(
     assert await cache.metric(REFUSED, reason="malformed") == 1
 
 
+@pytest.mark.parametrize("version", ["HTTP/0.9", "HTTP/1.0", "HTTP/2.0"])
+async def test_what_calls_itself_another_version_is_answered_in_ours_and_ended(cache: CacheRig, version: str) -> None:
+    async with raw_client(cache.url) as client:
+        client.send(f"GET /v2/ {version}\r\nHost: x\r\n\r\n".encode())
+        answer = await client.rest()
+    assert answer.startswith((b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 200 OK\r\n"))
+
+
 @pytest.mark.parametrize("fields", SMUGGLED.values(), ids=SMUGGLED)
 async def test_a_request_whose_end_could_be_read_in_two_ways_is_refused_with_all_that_follows(
     cache: CacheRig, fields: bytes

@@ -20,20 +20,19 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 
 from proxy.oci.errors import RegistryError
 from proxy.server import responses
 from proxy.server.floor import FLOOR, Floor, cut, silent_seconds, unacknowledged
+from proxy.server.malformed import MAX_FIELD_BYTES, MAX_LINE_BYTES, HeaderLate, HeaderTooLarge, error_of
 
 log = logging.getLogger(__name__)
 
-MAX_LINE_BYTES: Final = 8 * 1024
-"""Of a request line."""
-MAX_FIELD_BYTES: Final = 16 * 1024
-"""Of one header field: several times the longest token that a registry is known to give (PROTOCOL 2)."""
 MAX_FIELDS: Final = 100
 MAX_HEADER_BYTES: Final = 32 * 1024
 """Of all header fields of a request; what the last read brought may come on top."""
@@ -45,30 +44,6 @@ LINGERING_SECONDS: Final = 2.0
 _HALF_CLOSED_SECONDS: Final = 1.0
 _QUEUE: Final = 4
 """Requests that wait behind the one being answered, before reading stops; what one read brought may come on top."""
-
-
-class Malformed(RegistryError):
-    """Not HTTP as it should be."""
-
-    code, status = "UNSUPPORTED", 400
-
-
-class HeaderLate(RegistryError):
-    """The header of a request did not come in time."""
-
-    code, status = "UNSUPPORTED", 408
-
-
-class TargetTooLong(RegistryError):
-    """The request line is too long."""
-
-    code, status = "UNSUPPORTED", 414
-
-
-class HeaderTooLarge(RegistryError):
-    """There is too much in the header."""
-
-    code, status = "UNSUPPORTED", 431
 
 
 class _Leaving(Exception):
@@ -100,6 +75,19 @@ class Host(web.Server, ABC):
     @abstractmethod
     def refused(self, reason: str) -> None:
         """A connection is ended by us, and why."""
+
+
+def request_of(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    """What the handler is asked. The answer is in HTTP/1.1, whatever else it calls itself (RFC 9110 section 2.5)."""
+    if message.version is not HttpVersion11 and message.version is not HttpVersion10:
+        message = message._replace(version=HttpVersion11, should_close=True)
+    return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
 
 
 class Connection(RequestHandler):
@@ -276,18 +264,11 @@ class Connection(RequestHandler):
         return handler
 
     def _error_of(self, error: BaseException) -> RegistryError:
-        """The answer to what could not be parsed, in words of our own: aiohttp's quote what came."""
         if isinstance(error, RegistryError):
             return error
         self._host.refused("malformed")
         log.info("a request that is no HTTP was refused: %s", type(error).__name__)
-        if isinstance(error, LineTooLong):
-            if error.args[1] == MAX_LINE_BYTES:
-                return TargetTooLong("the target of the request is too long")
-            return HeaderTooLarge("a field of the header is too long")
-        if str(getattr(error, "message", "")).startswith("Too many headers"):
-            return HeaderTooLarge("the header has too many fields")
-        return Malformed("this is no request in HTTP/1.1")
+        return error_of(error)
 
     def handle_error(
         self,

@@ -20,7 +20,7 @@ from proxy.config import ServerOptions
 from proxy.metrics import Metrics
 from proxy.oci.errors import RegistryError, TooManyRequests, Unavailable
 from proxy.server import responses
-from proxy.server.connection import Connection, Host, Patience
+from proxy.server.connection import Connection, Host, Patience, request_of
 from proxy.server.floor import FLOOR, Floor
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Connections(Host):
         options: ServerOptions,
         floor: Floor = FLOOR,
     ) -> None:
-        super().__init__(handler, handler_cancellation=True)
+        super().__init__(handler, request_factory=request_of, handler_cancellation=True)
         self._metrics = metrics
         self._floor = floor
         self._open = 0
