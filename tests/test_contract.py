@@ -219,11 +219,13 @@ async def test_a_range_holds_only_for_the_content_that_if_range_names(
     assert (await cache.send("GET", f"{BLOBS}/{digest}", headers)).status == status
 
 
-async def test_a_blob_that_the_client_has_is_304(cache: CacheRig, image: Image) -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_blob_that_the_client_has_is_304(cache: CacheRig, image: Image, method: str) -> None:
     digest = image.layers[0]
     await cache.send("GET", f"{BLOBS}/{digest}")
-    reply = await cache.send("GET", f"{BLOBS}/{digest}", {"If-None-Match": f'"{digest}"'})
+    reply = await cache.send(method, f"{BLOBS}/{digest}", {"If-None-Match": f'"{digest}"'})
     assert (reply.status, reply.body) == (304, b"")
+    assert not {"Content-Length", "Content-Type"} & set(reply.headers)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -168,6 +168,8 @@ class Routes:
         if request.method == "HEAD":
             size, exchange.outcome = await self._pull.blob_size(target.repository, target.digest)
             responses.blob_headers(headers, target.digest, exchange.outcome)
+            if responses.matches(request.headers.get("If-None-Match"), target.digest):
+                return self._whole(exchange, responses.not_modified(headers))
             responses.length_headers(headers, size)
             return await self._headers_only(request, exchange, responses.without_body(headers))
         async with self._pull.blob(target.repository, target.digest) as answer:
