@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any
 
-from proxy.units import format_duration, format_size
-
-_BAR_CELLS: Final = 20
-_SHORT_DIGEST: Final = len("sha256:") + 12
+from proxy.cli.text import bar, count, duration, short
+from proxy.units import format_size
 
 Document = dict[str, Any]
 
@@ -16,7 +14,7 @@ Document = dict[str, Any]
 def status_text(document: Document, *, bars: bool) -> str:
     """All of it. `bars` draws the progress of fills, for a terminal."""
     lines = [
-        f"pullthrough {document['version']}, up {_duration(document['uptime_seconds'])}, on {document['listen']}",
+        f"pullthrough {document['version']}, up {duration(document['uptime_seconds'])}, on {document['listen']}",
         "",
         *(_upstream(each) for each in document["upstreams"]),
         "",
@@ -32,16 +30,16 @@ def _upstream(upstream: Document) -> str:
     if upstream["credentials"] == "rejected":
         parts.append("CREDENTIALS REJECTED: check the username and the token")
     if upstream["pulls_closed_seconds"]:
-        parts.append(f"no pulls for {_duration(upstream['pulls_closed_seconds'])}")
+        parts.append(f"no pulls for {duration(upstream['pulls_closed_seconds'])}")
     if upstream["requests_closed_seconds"]:
-        parts.append(f"no requests for {_duration(upstream['requests_closed_seconds'])}")
+        parts.append(f"no requests for {duration(upstream['requests_closed_seconds'])}")
     if upstream["breaker_open_seconds"] is not None:
         parts.append(f"CANNOT BE ASKED: tried again {_soon(upstream['breaker_open_seconds'])}")
     return f"{upstream['name']}: {', '.join(parts)}"
 
 
 def _soon(seconds: float) -> str:
-    return f"in {_duration(math.ceil(seconds))}" if seconds else "with the next request"
+    return f"in {duration(math.ceil(seconds))}" if seconds else "with the next request"
 
 
 def _quota(quota: Document | None) -> str:
@@ -49,8 +47,8 @@ def _quota(quota: Document | None) -> str:
     if quota is None or quota["remaining"] is None:
         return "no limit heard of"
     limit = "" if quota["limit"] is None else f" of {quota['limit']}"
-    window = "" if quota["window_seconds"] is None else f" in {_duration(quota['window_seconds'])}"
-    return f"{quota['remaining']}{limit} pulls left{window} (heard {_duration(quota['observed_seconds_ago'])} ago)"
+    window = "" if quota["window_seconds"] is None else f" in {duration(quota['window_seconds'])}"
+    return f"{quota['remaining']}{limit} pulls left{window} (heard {duration(quota['observed_seconds_ago'])} ago)"
 
 
 def _counters(counters: Document) -> list[str]:
@@ -60,11 +58,11 @@ def _counters(counters: Document) -> list[str]:
         lines.append(f"{title:<12}" + "".join(f"{number:>10}" for number in numbers))
     served, fetched = (format_size(sum(counters[name].values())) for name in ("served_bytes", "fetched_bytes"))
     pulls = sum(counters["counted_pulls"].values())
-    return [*lines, "", f"traffic: {served} served, {fetched} fetched, {_count(pulls, 'counted pull')}"]
+    return [*lines, "", f"traffic: {served} served, {fetched} fetched, {count(pulls, 'counted pull')}"]
 
 
 def _cache(cache: Document) -> str:
-    blobs = _count(cache["blobs"], "blob")
+    blobs = count(cache["blobs"], "blob")
     held = f"{format_size(cache['bytes'])} on disk, {format_size(cache['memory_bytes'])} in memory"
     return f"cache:   {blobs}, {held}, in {cache['directory']}"
 
@@ -80,28 +78,12 @@ def _fill(fill: Document, bars: bool) -> str:
     progress = format_size(received) if size is None else f"{format_size(received)} of {format_size(size)}"
     share = received / size if size else None
     parts = [
-        fill["digest"][:_SHORT_DIGEST],
-        *([_bar(share)] if bars and share is not None else []),
+        short(fill["digest"]),
+        *([bar(share)] if bars and share is not None else []),
         *([f"{share:4.0%}"] if share is not None else []),
         progress,
         *([f"{format_size(int(received / seconds))}/s"] if seconds >= 1 else []),
-        _count(fill["readers"], "reader"),
+        count(fill["readers"], "reader"),
         fill["repository"],
     ]
     return "  " + "  ".join(parts)
-
-
-def _bar(share: float) -> str:
-    full = min(_BAR_CELLS, int(share * _BAR_CELLS))
-    return f"[{'#' * full}{'.' * (_BAR_CELLS - full)}]"
-
-
-def _duration(seconds: float) -> str:
-    """Whole seconds; of long times the two greatest units are enough."""
-    text = format_duration(round(seconds))
-    ends = [position + 1 for position, character in enumerate(text) if character.isalpha()]
-    return text[: ends[1]] if len(ends) > 1 else text
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

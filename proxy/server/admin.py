@@ -1,14 +1,15 @@
-"""The admin listener: metrics, health and status. Nothing here changes anything, and clients have no business here."""
+"""The admin listener: metrics, health and status, and what `admin_api` adds. Clients have no business here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from aiohttp import web
 
 from proxy import __version__
 from proxy.metrics import Metrics
+from proxy.server.admin_api import api_errors
 
 METRICS: Final = web.AppKey("metrics", Metrics)
 READY: Final = web.AppKey[Callable[[], bool]]("ready")
@@ -21,6 +22,7 @@ _PAGE: Final = f"""<!doctype html>
 <ul>
 <li><a href="/metrics">/metrics</a> for Prometheus
 <li><a href="/api/status">/api/status</a> quota, cache and fills as JSON, as <code>pullthrough status</code> shows them
+<li><a href="/api/repositories">/api/repositories</a> what is stored, as <code>pullthrough ls</code> shows it
 <li><a href="/healthz">/healthz</a> the process lives
 <li><a href="/readyz">/readyz</a> clients are served
 </ul>
@@ -29,10 +31,13 @@ _PAGE: Final = f"""<!doctype html>
 
 
 def admin_application(
-    metrics: Metrics, ready: Callable[[], bool], status: Callable[[], dict[str, object]]
+    metrics: Metrics,
+    ready: Callable[[], bool],
+    status: Callable[[], dict[str, object]],
+    api: Iterable[web.RouteDef] = (),
 ) -> web.Application:
-    """Everything the admin listener answers. `ready` and `status` are asked at each request."""
-    application = web.Application()
+    """Everything the admin listener answers, `api` included. `ready` and `status` are asked at each request."""
+    application = web.Application(middlewares=[api_errors])
     application[METRICS] = metrics
     application[READY] = ready
     application[STATUS] = status
@@ -43,6 +48,7 @@ def admin_application(
             web.get("/healthz", get_health),
             web.get("/readyz", get_ready),
             web.get("/api/status", get_status),
+            *api,
         ]
     )
     return application
