@@ -147,3 +147,28 @@ def test_a_malformed_platform_is_none(entry: Any) -> None:
 def test_a_config_says_what_its_image_is_for() -> None:
     assert config_platform(b'{"os": "linux", "architecture": "amd64", "rootfs": {}}') == "linux/amd64"
     assert config_platform(b"no document") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "text",
+        "/",
+        "a/",
+        "/b",
+        "a/b/c",
+        "a b/c",
+        "a/b\r\nX: y",
+        "a/\ud800",
+        "a/\u00e9",
+        "a/b\x00",
+        "a" * 128 + "/b",
+        "a/(b)",
+    ],
+)
+def test_what_is_no_media_type_is_none_wherever_it_stands(text: str) -> None:
+    body = json.dumps({"mediaType": text, "config": named(ONE, media_type=text)}).encode()
+
+    assert media_type_of(text) == ""
+    assert declared_media_type(body) is None
+    assert [child.media_type for child in children(body)] == [""]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from proxy.oci.manifests import MAX_MANIFEST_BYTES
+from proxy.oci.manifests import MAX_MANIFEST_BYTES, OCI_MANIFEST
 from proxy.policy.breaker import MAX_SECONDS
 from proxy.upstream import failures
 from tests.blob_rig import KIB, MIB, nothing_left_open, read_until_broken, small_pauses
 from tests.cache_rig import CacheRig, Reply
+from tests.eventually import eventually
 from tests.fake_hub import Answer, FakeHub, Image, at, spoilt
 from tests.fake_hub.content import Synthetic
 
@@ -121,6 +122,60 @@ async def test_what_is_held_is_served_stale_meanwhile(hub: FakeHub, cache: Cache
     assert reply.cache_status.startswith("pullthrough; fwd=stale")
 
 
+@pytest.mark.parametrize("size", [10**18, 2**63, 2**64, 10**400, -1, 1e300, "7"], ids=lambda size: str(size)[:25])
+@pytest.mark.parametrize("media_type", ["a/\ud800", "a/b\r\nX: y", "x" * 10_000], ids=["surrogate", "lines", "long"])
+async def test_a_manifest_that_names_nonsense_is_passed_on_and_spoils_nothing(
+    hub: FakeHub, cache: CacheRig, image: Image, size: object, media_type: str
+) -> None:
+    """Whoever may push to a registry writes what stands in its manifests."""
+    layer = {"digest": image.layers[0], "size": size, "mediaType": media_type}
+    body = json.dumps({"schemaVersion": 2, "mediaType": media_type, "layers": [layer]}).encode()
+    hub.add_manifest(APP, body, OCI_MANIFEST, "hostile")
+
+    first = await cache.get_manifest(APP, "hostile")
+    blob = await cache.get_blob(APP, image.layers[0])
+    await cache.restart()  # What was to be written to the index is written.
+    hub.reset_counts()
+    second = await cache.get_manifest(APP, "hostile")
+
+    assert [(reply.status, reply.body) for reply in (first, second)] == [(200, body)] * 2
+    assert {reply.headers["Content-Type"] for reply in (first, second)} == {OCI_MANIFEST}
+    assert (blob.status, len(blob.body)) == (200, MIB)
+    assert hub.requests == [], "the index knows it"
+
+
+@pytest.mark.parametrize("said", ["a/\udcff", "a", "x/" + "y" * 5000, ""], ids=["surrogate", "none", "long", "empty"])
+async def test_a_type_that_is_none_is_not_passed_on(hub: FakeHub, cache: CacheRig, said: str) -> None:
+    """Nor is one of the manifest's own."""
+    body = json.dumps({"schemaVersion": 2, "mediaType": "a/b\r\nX: y"}).encode()
+    hub.add_manifest(APP, body, said.encode("utf-8", "surrogateescape").decode("latin-1"), "hostile")
+
+    reply = await cache.get_manifest(APP, "hostile")
+
+    assert (reply.status, reply.body, "X" in reply.headers) == (200, body, False)
+    assert reply.headers["Content-Type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize("size", [10**18, 2**63 - 1, 2**63, 10**19 - 1, 2**64])
+async def test_a_length_that_nothing_can_hold_is_none(hub: FakeHub, cache: CacheRig, image: Image, size: int) -> None:
+    def say(answer: Answer) -> None:
+        answer.headers["content-length"] = str(size)
+        answer.raw = spoilt.head_of(answer)
+
+    hub.redirect_heads = False
+    hub.change(HEAD, say)
+    hub.change(at("blob", method="HEAD"), say)
+
+    tag = await cache.head_manifest(APP, "latest")
+    size_of = await cache.head_blob(APP, image.layers[0])
+    await cache.restart()
+
+    for reply, length in ((tag, len(image.body)), (size_of, MIB)):
+        told = reply.headers.get("Content-Length", "not told")
+        assert reply.status == 503 or (reply.status, told) in ((200, str(length)), (200, "not told"))
+    await assert_next_pull_succeeds(hub, cache, image)
+
+
 BLOBS: dict[str, Fault] = {
     "a header of 1 MB": lambda hub: hub.change("cdn", spoilt.huge_header(MIB)),
     "a header of 1 MB, of the registry": lambda hub: hub.change("blob", spoilt.huge_header(MIB)),
@@ -149,8 +204,10 @@ async def test_a_blob_that_cannot_be_had_is_503_and_nothing_is_kept(
     await assert_next_pull_succeeds(hub, cache, image)
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["size known", "size unknown"])
-@pytest.mark.parametrize("said", [7, 70 * KIB, 10 * MIB])
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [*((said, known) for said in (7, 70 * KIB, 10 * MIB) for known in (True, False)), (10**18, False), (2**63, False)],
+)
 async def test_a_blob_of_another_length_than_is_said_never_arrives_as_whole(
     hub: FakeHub, cache: CacheRig, image: Image, said: int, known: bool
 ) -> None:
@@ -167,22 +224,6 @@ async def test_a_blob_of_another_length_than_is_said_never_arrives_as_whole(
         assert len(received) < int(announced)
     assert image.layers[0] not in cache.blobs_on_disk()
     await assert_next_pull_succeeds(hub, cache, image)
-
-
-async def test_a_blob_that_is_said_to_be_larger_than_any_disk_never_arrives_as_whole(
-    hub: FakeHub, cache: CacheRig, image: Image
-) -> None:
-    hub.change("cdn", spoilt.said_length(10**18))
-
-    received = await read_until_broken(cache, f"/v2/{APP}/blobs/{image.layers[0]}")
-    left = cache.blobs_on_disk(), cache.partials_on_disk()
-    hub.heal()
-    cache.clock.advance(MAX_SECONDS + 60)
-    reply = await cache.get_blob(APP, image.layers[0])
-
-    assert (len(received) < MIB, left) == (True, (set(), {}))
-    assert (reply.status, reply.body) == (200, hub.content_of(image.layers[0]).read(0, MIB))
-    await nothing_left_open(cache)
 
 
 @pytest.mark.parametrize("target", [HEAD, GET, "token", "blob", "cdn"], ids=["HEAD", "GET", "token", "blob", "cdn"])
@@ -206,6 +247,13 @@ async def test_headers_that_drip_are_waited_for_within_the_bound(
         assert_unavailable(reply)
         monkeypatch.undo()
         small_pauses(monkeypatch)
+        hub.heal()
+        cache.clock.advance(MAX_SECONDS)
+
+        async def is_well() -> bool:  # An exchange of tokens may take its bound longer than who asked for it.
+            return (await cache.get_manifest(APP, "latest")).status == 200
+
+        await eventually(is_well)
         await assert_next_pull_succeeds(hub, cache, image)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,12 @@ OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 
 ACCEPT_ALL: Final = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*"))
 """What we ask upstream for, so that a tag has one digest whoever asked first."""
+
+SIZE_LIMIT: Final = 10**18
+"""No size is so large; whoever says one says nothing. It fits a file offset and an integer of the index."""
+
+_MEDIA_TYPE: Final = re.compile(r"\A[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,127}/[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,127}\Z")
+"""RFC 6838 section 4.2. What goes into headers and the index is of no other characters."""
 
 _WILDCARDS: Final = frozenset({"*/*", "application/*"})
 _MAX_DESCRIPTORS: Final = 10_000
@@ -49,15 +56,16 @@ class Manifest:
 
 
 def media_type_of(content_type: str) -> str:
-    """A Content-Type without its parameters (OCI distribution spec: SHOULD have none)."""
-    return content_type.partition(";")[0].strip()
+    """A Content-Type without its parameters (OCI distribution spec: SHOULD have none); "" for what is no media type."""
+    media_type = _without_parameters(content_type)
+    return media_type if _MEDIA_TYPE.match(media_type) else ""
 
 
 def declared_media_type(body: bytes) -> str | None:
     """The `mediaType` a manifest gives itself, if it is JSON and has one."""
     document = _document(body)
     declared = document.get("mediaType")
-    return declared if isinstance(declared, str) else None
+    return (media_type_of(declared) or None) if isinstance(declared, str) else None
 
 
 def is_manifest(body: bytes) -> bool:
@@ -100,7 +108,11 @@ def accept_key(accept: Iterable[str]) -> str:
 
 def _ranges(accept: Iterable[str]) -> set[str]:
     """The media ranges of all lines, without parameters, lower case: types are compared without regard to it."""
-    return {media_type_of(part).lower() for line in accept for part in line.split(",")} - {""}
+    return {_without_parameters(part).lower() for line in accept for part in line.split(",")} - {""}
+
+
+def _without_parameters(text: str) -> str:
+    return text.partition(";")[0].strip()
 
 
 def _document(body: bytes) -> dict[str, Any]:
@@ -145,5 +157,5 @@ def _descriptor(entry: object) -> Descriptor | None:
         parsed = Digest.parse(digest)
     except DigestInvalid:
         return None
-    sized = size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None
-    return Descriptor(parsed, media_type if isinstance(media_type, str) else "", sized)
+    sized = size if isinstance(size, int) and not isinstance(size, bool) and 0 <= size < SIZE_LIMIT else None
+    return Descriptor(parsed, media_type_of(media_type) if isinstance(media_type, str) else "", sized)

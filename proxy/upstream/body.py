@@ -16,8 +16,9 @@ from proxy.upstream.pace import Pace
 from proxy.upstream.raw_body import RawBody
 from proxy.upstream.transport import Answer, content_length
 
-_PART: Final = re.compile(r"\Abytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z", re.ASCII | re.IGNORECASE)
-_UNSATISFIED: Final = re.compile(r"\Abytes \*/(\d{1,19})\Z", re.ASCII | re.IGNORECASE)
+_PART: Final = re.compile(r"\Abytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\Z", re.ASCII | re.IGNORECASE)
+"""With numbers below `SIZE_LIMIT`."""
+_UNSATISFIED: Final = re.compile(r"\Abytes \*/(\d{1,18})\Z", re.ASCII | re.IGNORECASE)
 
 
 class BlobBody:

@@ -157,6 +157,6 @@ class Transport:
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    """The Content-Length in bytes; None if there is none or it is not a number."""
+    """The Content-Length in bytes; None if there is none or it is not a number below `SIZE_LIMIT`."""
     text = headers.get("Content-Length", "")
-    return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
