@@ -172,3 +172,10 @@ def test_what_is_no_media_type_is_none_wherever_it_stands(text: str) -> None:
     assert media_type_of(text) == ""
     assert declared_media_type(body) is None
     assert [child.media_type for child in children(body)] == [""]
+
+
+def test_bytes_that_are_no_text_are_of_no_type_and_have_a_key_that_can_be_stored() -> None:
+    accept = ["application/\udcff", "application/\u00e9;q=1"]
+
+    assert not accepts(accept, OCI_INDEX)
+    assert accept_key(accept) == "application/?"

@@ -107,8 +107,12 @@ def accept_key(accept: Iterable[str]) -> str:
 
 
 def _ranges(accept: Iterable[str]) -> set[str]:
-    """The media ranges of all lines, without parameters, lower case: types are compared without regard to it."""
-    return {_without_parameters(part).lower() for line in accept for part in line.split(",")} - {""}
+    """The media ranges of all lines, without parameters, lower case: types are compared without regard to it.
+
+    What is no ASCII is of no type; it becomes `?`, since headers and the index do not hold every byte that comes.
+    """
+    ranges = (_without_parameters(part).lower() for line in accept for part in line.split(","))
+    return {each.encode("ascii", "replace").decode() for each in ranges} - {""}
 
 
 def _without_parameters(text: str) -> str:
