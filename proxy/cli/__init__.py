@@ -6,14 +6,33 @@ Exit codes: 0 it worked, 1 it failed, 2 the command line or the configuration is
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from proxy import __version__
-from proxy.cli import check_config, doctor, healthcheck, serve, setup, status
+from proxy.cli import (
+    check_config,
+    doctor,
+    gc,
+    healthcheck,
+    history,
+    ls,
+    pin,
+    purge,
+    scrub,
+    serve,
+    setup,
+    show,
+    status,
+)
 from proxy.config import ConfigError
 
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+"""As a shell says it of what SIGINT has ended."""
+
+_HOUSEKEEPING = (ls, show, history, pin, purge, gc, scrub)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,10 +44,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     try:
         code: int = arguments.run(arguments)
+        sys.stdout.flush()  # Here, since at the end of the program nobody could catch what happens.
     except ConfigError as error:
         print(f"pullthrough: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except BrokenPipeError:
+        _let_go_of_stdout()
+        return 1
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     return code
+
+
+def _let_go_of_stdout() -> None:
+    """Whoever read what we print has left, as `head` does: what is left to write goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,6 +72,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pullthrough {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (serve, check_config, healthcheck, status, doctor, setup):
+    for command in (serve, check_config, healthcheck, status, doctor, setup, *_HOUSEKEEPING):
         command.add(commands)
     return parser

@@ -104,7 +104,7 @@ def show_image(connection: sqlite3.Connection, parts: Parts, asked: Asked) -> Do
         document["digest"] = str(target.digest)
     document["first_seen"], document["last_seen"] = _seen(connection, asked, str(target.digest))
     document["pinned_at"] = pinned_at(connection, asked.full)
-    document["image"] = parts.tell(connection, asked.full, target)
+    document["image"] = parts.tell(connection, asked.full, target, default=asked.default)
     return document
 
 

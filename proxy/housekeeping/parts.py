@@ -7,6 +7,7 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
+from proxy.oci.images import familiar
 from proxy.oci.manifests import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -39,6 +40,7 @@ class _Told:
     """How many parts were told so far, and in which repository."""
 
     repository: str
+    default: str
     count: int = 0
 
 
@@ -70,9 +72,12 @@ class Parts:
                 waiting += [str(child.digest) for child in children(self.body(Digest.parse(digest)))]
         return found
 
-    def tell(self, connection: sqlite3.Connection, repository: str, descriptor: Descriptor) -> Document:
-        """One part of an image in this repository and, of what is on disk, its own parts."""
-        return self._tell(connection, descriptor, None, _MAX_DEPTH, _Told(repository))
+    def tell(
+        self, connection: sqlite3.Connection, repository: str, descriptor: Descriptor, *, default: str
+    ) -> Document:
+        """One part of an image in this repository and, of what is on disk, its own parts. `default` is the registry of
+        names without one."""
+        return self._tell(connection, descriptor, None, _MAX_DEPTH, _Told(repository, default))
 
     def _tell(
         self, connection: sqlite3.Connection, part: Descriptor, platform: str | None, depth: int, told: _Told
@@ -88,7 +93,7 @@ class Parts:
             "size": row[0] if row else part.size,
             "stored": row is not None,
             "used_at": row[2] if row else None,
-            **_sharers(connection, digest, told.repository),
+            **_sharers(connection, digest, told),
         }
         if not is_manifest:
             return document
@@ -128,11 +133,11 @@ def _is_config(media_type: str) -> bool:
     return "config" in media_type or "container.image" in media_type
 
 
-def _sharers(connection: sqlite3.Connection, digest: str, repository: str) -> Document:
+def _sharers(connection: sqlite3.Connection, digest: str, told: _Told) -> Document:
     """The other repositories that hold the same."""
     where = "FROM links WHERE digest = ? AND repository != ?"
-    (count,) = connection.execute(f"SELECT COUNT(*) {where}", (digest, repository)).fetchone()
+    (count,) = connection.execute(f"SELECT COUNT(*) {where}", (digest, told.repository)).fetchone()
     names = connection.execute(
-        f"SELECT repository {where} ORDER BY repository LIMIT ?", (digest, repository, SHOWN_SHARERS)
+        f"SELECT repository {where} ORDER BY repository LIMIT ?", (digest, told.repository, SHOWN_SHARERS)
     )
-    return {"shared_count": count, "shared_with": [name for (name,) in names]}
+    return {"shared_count": count, "shared_with": [familiar(name, told.default) for (name,) in names]}

@@ -31,7 +31,10 @@ Document = dict[str, Any]
 
 @dataclass(slots=True)
 class Purge:
-    """What goes, or went. `digests` are forgotten by the repository; those of `items` that nobody else holds go."""
+    """What goes, or went: `digests` are forgotten by the repository, and those that nobody else holds are removed.
+
+    What is `kept` is held by other repositories, what is `needed` by other images of the same one.
+    """
 
     digests: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
@@ -39,6 +42,8 @@ class Purge:
     removed_bytes: int = 0
     kept_blobs: int = 0
     kept_bytes: int = 0
+    needed_blobs: int = 0
+    needed_bytes: int = 0
     items: list[Document] = field(default_factory=list)
     complete: bool = True
 
@@ -61,6 +66,7 @@ class Purge:
             "tags": self.tags,
             "removed": {"blobs": self.removed_blobs, "bytes": self.removed_bytes},
             "kept": {"blobs": self.kept_blobs, "bytes": self.kept_bytes},
+            "needed": {"blobs": self.needed_blobs, "bytes": self.needed_bytes},
             "items": self.items,
             "complete": self.complete,
         }
@@ -87,6 +93,11 @@ def plan_image(connection: sqlite3.Connection, parts: Parts, asked: Asked) -> Pu
     needed = parts.reached(connection, _others(connection, asked.full, purge.tags, reached), certain)
     purge.digests = sorted(reached - needed)
     _count(connection, purge, asked.full, purge.digests)
+    for digest in reached & needed:
+        row = connection.execute(_SIZE, (digest,)).fetchone()
+        if row is not None:
+            purge.needed_blobs += 1
+            purge.needed_bytes += row[0]
     return purge
 
 
