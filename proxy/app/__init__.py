@@ -139,6 +139,7 @@ class App:
         config, waiting = carried_over(self.config, config)
         await self._generations.replace(config)
         self._connections.apply(config.server)
+        self.store.apply(config.cache)
         self.config = config
         return waiting
 

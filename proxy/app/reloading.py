@@ -14,10 +14,6 @@ FIXED: Final[Mapping[str, tuple[str, ...]]] = {
     "cache": (
         "directory",
         "memory",
-        "max_size",
-        "min_free",
-        "max_age",
-        "grace",
         "max_fills",
         "scrub_rate",
         "scrub_interval",

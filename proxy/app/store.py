@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from proxy.app.errors import StartError
 from proxy.clock import Clock
-from proxy.config import Config
+from proxy.config import CacheOptions, Config
 from proxy.metrics import CacheSample, Metrics
 from proxy.oci.names import Digest
 from proxy.store.blobs import Blobs
@@ -63,7 +63,7 @@ class Store:
         self._lock = FolderLock(self.directory / "lock")
         self.keeper_lock = KeeperLock(self.directory / "keeper.lock", self._disk)
         """Who makes room and reads everything again waits for this first."""
-        leftovers = Leftovers(self.directory, self.blobs, self._disk)
+        leftovers = Leftovers(self.directory, self.blobs, self._disk, clock)
         self.room = Room(self.directory, self.index, leftovers, self._disk, config.cache)
         self.evictor = Evictor(
             self.room,
@@ -121,12 +121,16 @@ class Store:
         await self.finish()
         await self._closing.aclose()
 
+    def apply(self, options: CacheOptions) -> None:
+        """Go on with these limits of room and age."""
+        self.evictor.limit(options)
+
     def sample(self) -> CacheSample:
         """How much the store holds."""
         return CacheSample(self.index.blob_count, self.index.blob_bytes, self.blobs.memory_bytes)
 
     def _is_in_use(self, digest: Digest) -> bool:
-        return digest in self.leases or digest in self.usage or self.fills.running(digest) is not None
+        return digest in self.leases or self.fills.running(digest) is not None
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

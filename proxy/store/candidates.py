@@ -25,7 +25,7 @@ _ORDER: Final = "ORDER BY used_at, size, digest LIMIT ?"
 _ALL: Final = f"SELECT digest, size, used_at, {_PINNED} FROM blobs WHERE {_AFTER} {_ORDER}"
 _MOVABLE: Final = (
     f"SELECT digest, size, used_at, 0 FROM blobs WHERE {_AFTER}"
-    f" AND used_at NOT BETWEEN ? AND ? AND NOT {_PINNED} {_ORDER}"
+    f" AND NOT (used_at > ? AND used_at < ?) AND NOT {_PINNED} {_ORDER}"
 )
 
 

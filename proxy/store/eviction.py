@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 30.0
 """How often it looks by itself."""
 FRUITLESS_SECONDS: Final = 5.0
-"""How long nothing is looked for after too little was found."""
+"""How long nothing is looked for after too little was found, unless something has changed since."""
 
 
 class Turn(Protocol):
@@ -100,6 +100,9 @@ class Evictor:
         self._demands: list[_Demand] = []
         self._awake = asyncio.Event()
         self._fruitless_until = float("-inf")
+        self._in_the_way: list[Digest] = []
+        """What the last round left because it was in use."""
+        self._stored_then = 0
         self._complained = False
         self._task: asyncio.Task[None] | None = None
 
@@ -129,7 +132,7 @@ class Evictor:
 
     async def make_room(self, wanted: int) -> int:
         """Bytes that were freed, if possible as many as are wanted. Returns as soon as they are."""
-        if self._clock.monotonic() < self._fruitless_until:
+        if self._is_fruitless():
             return 0
         freed = await self._demand(wanted)
         self._complain(wanted - freed)
@@ -146,7 +149,7 @@ class Evictor:
         wanted = self._room.missing(self._room.slack)
         plan = Plan()
         plan.leftovers, plan.leftover_bytes = self._leftovers.droppable(wanted, self._oldest())
-        await self._usage.flush()
+        await self._catch_up()
         async for piece in self._chosen(wanted - plan.leftover_bytes, everything=True):
             for candidate, verdict in piece:
                 plan.blobs[verdict] += 1
@@ -171,7 +174,7 @@ class Evictor:
             self._awake.clear()
             demands = list(self._demands)
             try:
-                if demands or self._clock.monotonic() >= self._fruitless_until:
+                if demands or not self._is_fruitless():
                     await self._round()
             except OSError as error:
                 log.error("the disk of the cache cannot be looked at: %s", error)
@@ -190,10 +193,13 @@ class Evictor:
         self._metrics.evicted("leftover", count, freed)
         self._freed(freed)
         removed: Counter[Verdict] = Counter()
+        self._in_the_way.clear()
+        self._stored_then = self._removal.stored_count
         try:
             if freed < wanted or self._rules.max_age:
-                await self._usage.flush()
+                await self._catch_up()
                 async for piece in self._chosen(wanted - freed):
+                    self._in_the_way += [each.digest for each, verdict in piece if verdict == "in use"]
                     freed += await self._remove(piece, removed)
         except sqlite3.Error as error:
             log.error("the index does not tell what could be evicted: %s", error)
@@ -202,6 +208,17 @@ class Evictor:
         if count or removed:
             what = ", ".join(f"{number} for {verdict}" for verdict, number in removed.items()) or "none"
             log.info("made %s of room: blobs evicted: %s; partial files: %d", format_size(freed), what, count)
+
+    async def _catch_up(self) -> None:
+        """Have the index tell the uses and the blobs of the last moments too; on a full disk it cannot."""
+        await self._usage.flush()
+        with contextlib.suppress(sqlite3.Error):
+            await self._index.write(lambda _: None, remember=True)
+
+    def _is_fruitless(self) -> bool:
+        if self._clock.monotonic() >= self._fruitless_until or not all(map(self._in_use, self._in_the_way)):
+            return False
+        return self._rules.grace > 0 or self._removal.stored_count == self._stored_then  # What is new is protected.
 
     async def _remove(self, piece: list[tuple[Candidate, Verdict]], removed: Counter[Verdict]) -> int:
         """Bytes that were freed. Raises sqlite3.Error."""
@@ -222,12 +239,16 @@ class Evictor:
         for manifest in (False, True):
             async with contextlib.aclosing(candidates(self._index, manifest=manifest, without=without)) as pieces:
                 async for piece in pieces:
-                    looked_at = (replace(each, in_use=self._in_use(each.digest)) for each in piece)
-                    chosen = list(choose(looked_at, wanted, now, self._rules))
+                    chosen = list(choose(map(self._as_it_is_now, piece), wanted, now, self._rules))
                     wanted -= sum(candidate.size for candidate, verdict in chosen if verdict in GOES)
                     yield chosen
                     if len(chosen) < len(piece):
                         break
+
+    def _as_it_is_now(self, candidate: Candidate) -> Candidate:
+        """With what the index cannot know."""
+        used_at = self._clock.time() if candidate.digest in self._usage else candidate.used_at
+        return replace(candidate, used_at=used_at, in_use=self._in_use(candidate.digest))
 
     def _freed(self, freed: int) -> None:
         """Tell those who wait for it, in their order."""

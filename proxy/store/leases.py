@@ -13,6 +13,9 @@ class Leases:
     def __init__(self) -> None:
         self._counts: dict[Digest, int] = {}
 
+    def __len__(self) -> int:
+        return len(self._counts)
+
     def __contains__(self, digest: Digest) -> bool:
         return digest in self._counts
 

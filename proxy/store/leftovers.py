@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import time
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 
+from proxy.clock import Clock
 from proxy.oci.errors import DigestInvalid
 from proxy.oci.names import Digest
 from proxy.store.blobs import Blobs
@@ -23,10 +23,11 @@ from proxy.store.threads import in_thread
 class Leftovers:
     """The partial files of no running fill, in the order in which they were left. Used on the event loop."""
 
-    def __init__(self, directory: Path, blobs: Blobs, executor: Executor) -> None:
+    def __init__(self, directory: Path, blobs: Blobs, executor: Executor, clock: Clock) -> None:
         self._folder = directory / "partial"
         self._blobs = blobs
         self._executor = executor
+        self._clock = clock
         self._sizes: dict[Digest, int] = {}
         self._left_at: dict[Digest, float] = {}
         self.bytes = 0
@@ -48,7 +49,7 @@ class Leftovers:
         """A fill has left so many bytes, if any."""
         self.take(digest)
         if size:
-            self._add(digest, size, time.time())
+            self._add(digest, size, self._clock.time())
 
     def take(self, digest: Digest) -> int:
         """A fill goes on from there; its bytes count no more, and are returned."""

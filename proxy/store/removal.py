@@ -21,11 +21,14 @@ class Removal:
     def __init__(self, blobs: Blobs, index: Index) -> None:
         self._blobs = blobs
         self._index = index
+        self.stored_count = 0
+        """How many blobs got their names since the start."""
         self._one_at_a_time = asyncio.Lock()
         self._stored_meanwhile: dict[Digest, tuple[int, bool]] | None = None
 
     def stored(self, digest: Digest, size: int, *, manifest: bool = False) -> None:
         """Put a blob that has just got its name into the index, also one that is being removed at this moment."""
+        self.stored_count += 1
         self._index.put_blob(digest, size, manifest=manifest)
         if self._stored_meanwhile is not None:
             self._stored_meanwhile[digest] = size, manifest

@@ -24,7 +24,8 @@ from proxy.store.leftovers import Leftovers
 from proxy.store.threads import in_thread
 
 STEP_BYTES: Final = 16 * 1024 * 1024
-"""What is claimed at a time for a blob whose size nobody tells."""
+SMALL_STEP_BYTES: Final = 512 * 1024
+"""What is claimed at a time for a blob whose size nobody tells; the smaller one where room is short."""
 
 _SLACK_BYTES: Final = 256 * 1024 * 1024
 _SLACK_PART: Final = 64
@@ -68,6 +69,9 @@ class Room:
         self._total = 0
         self._free = 0
         self._claims: set[Claim] = set()
+        self._finished = 0
+        """Bytes that finished claims had written and no look at the disk had seen, ever since the start."""
+        self._seen_finished = 0
 
     def open(self) -> None:
         """Look at the disk and at what fills have left on it. Blocking. Raises OSError."""
@@ -99,8 +103,8 @@ class Room:
 
     def missing(self, more: int) -> int:
         """How many bytes have to go before so many `more` fit; none if that is not above 0."""
-        unwritten = sum(claim.unwritten for claim in self._claims)
-        by_disk = self._min_free + unwritten + more - self._free
+        unseen = sum(claim.unseen for claim in self._claims) + self._finished - self._seen_finished
+        by_disk = self._min_free + unseen + more - self._free
         return by_disk if self.max_size is None else max(by_disk, self.taken + more - self.max_size)
 
     @property
@@ -110,9 +114,11 @@ class Room:
 
     async def measure(self) -> None:
         """Look at the disk anew. Raises OSError."""
-        for claim in self._claims:
-            claim.note()  # Before the look: what is written meanwhile counts twice rather than never.
+        written, finished = {claim: claim.written() for claim in self._claims}, self._finished
         self._total, self._free = await in_thread(self._executor, self._stat)
+        for claim, seen in written.items():  # From before the look: what came meanwhile counts twice, but never not.
+            claim.seen = seen
+        self._seen_finished = finished
 
     def enter(self, claim: Claim) -> None:
         """A claim counts from now on."""
@@ -121,6 +127,7 @@ class Room:
     def leave(self, claim: Claim) -> None:
         """A claim counts no more."""
         self._claims.discard(claim)
+        self._finished += max(0, claim.written() - claim.seen)
 
     @property
     def _min_free(self) -> int:
@@ -137,23 +144,20 @@ class Claim:
     def __init__(self, claims: Claims, size: int, written: Callable[[], int]) -> None:
         """Holds `size` bytes that are on disk already; `written` tells how many of its bytes are."""
         self._claims = claims
-        self._written = written
-        self._on_disk = self._size = size
+        self.written = written
+        self.seen = self._size = size
+        """What of it was on disk at the last look."""
         self._evicted = False
 
     @property
     def held(self) -> int:
         """Bytes that are its own, written or not."""
-        return max(self._size, self._written())
+        return max(self._size, self.written())
 
     @property
-    def unwritten(self) -> int:
+    def unseen(self) -> int:
         """Those of them that were not on disk at the last look."""
-        return self.held - self._on_disk
-
-    def note(self) -> None:
-        """The disk is looked at now."""
-        self._on_disk = self._written()
+        return max(0, self.held - self.seen)
 
     async def grow(self, size: int) -> None:
         """Claim the room of a whole blob of this size. Raises NotStored."""
@@ -162,14 +166,18 @@ class Claim:
 
     async def cover(self, size: int) -> None:
         """Claim room for a blob of unknown size that has come to this one. Raises NotStored."""
-        if size > self._size:
+        if size <= self._size:
+            return
+        try:
             await self.grow(size + STEP_BYTES)
+        except NotStored:  # Perhaps it ends sooner.
+            await self.grow(size + SMALL_STEP_BYTES)
 
     async def renew(self, error: OSError) -> None:
         """Writing failed: if that was for want of room, make some, but only once. Raises NotStored."""
         if error.errno in _FULL and not self._evicted:
             self._evicted = True
-            if await self._claims.evict(max(self.held - self._written(), self._claims.room.slack)):
+            if await self._claims.evict(max(self.held - self.written(), self._claims.room.slack)):
                 return
         raise NotStored("disk", f"the disk of the cache does not take it: {error.strerror}")
 
