@@ -246,6 +246,17 @@ async def test_a_run_that_was_asked_for_goes_on_at_its_own_rate_after_a_restart(
     assert resumed.taken > 3
 
 
+async def test_a_run_that_was_asked_for_is_known_at_once_whatever_happens_next(store: Stand) -> None:
+    await contents(store, 40)
+    pauses = Pauses(store.clock, free=0)
+    async with store.scrub(rate=0, sleep=pauses) as scrub:
+        scrub.begin(MIB)
+        found = Run.parse(store.index.state("scrub"))
+
+    assert found is not None
+    assert (found.asked, found.rate, found.ended) == (True, MIB, False)
+
+
 async def test_a_run_that_is_cancelled_ends_and_is_not_taken_up(store: Stand) -> None:
     await contents(store, 40)
     pauses = Pauses(store.clock, free=1)

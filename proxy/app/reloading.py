@@ -15,8 +15,6 @@ FIXED: Final[Mapping[str, tuple[str, ...]]] = {
         "directory",
         "memory",
         "max_fills",
-        "scrub_rate",
-        "scrub_interval",
     ),
     "metrics": ("aliases",),
 }

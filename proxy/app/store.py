@@ -22,11 +22,13 @@ from proxy.store.eviction import Evictor
 from proxy.store.fills import Fills
 from proxy.store.index import Index
 from proxy.store.integrity import Integrity
+from proxy.store.inventory import Inventory
 from proxy.store.leases import Leases
 from proxy.store.leftovers import Leftovers
 from proxy.store.locks import FolderLock, KeeperLock
 from proxy.store.removal import Removal
 from proxy.store.room import Claims, Room
+from proxy.store.scrub import Scrub
 from proxy.store.transfer import Transfers
 from proxy.store.usage import Usage
 
@@ -54,8 +56,10 @@ class Store:
         self._clock = clock
         self._disk = ThreadPoolExecutor(DISK_THREADS, "disk")
         self._writers = ThreadPoolExecutor(FILL_THREADS, "fill")
+        self._scrubber = ThreadPoolExecutor(1, "scrub")
         self.index = Index(self.directory / "index.sqlite", clock)
-        self.blobs = Blobs(self.directory, config.cache.memory, self._disk, Integrity(self.index, metrics))
+        integrity = Integrity(self.index, metrics)
+        self.blobs = Blobs(self.directory, config.cache.memory, self._disk, integrity)
         self.usage = Usage(self.blobs, self.index, clock)
         self.removal = Removal(self.blobs, self.index)
         self.leases = Leases()
@@ -89,7 +93,17 @@ class Store:
             config.cache.max_fills,
         )
         bookkeeper = Bookkeeper(self.usage, self.index, clock)
-        self._keepers: tuple[Keeper, ...] = (bookkeeper, self.keeper_lock, self.evictor)
+        self.scrub = Scrub(
+            self.blobs,
+            self.index,
+            Inventory(self.blobs, self.index, integrity, self._scrubber),
+            self.keeper_lock,
+            self._scrubber,
+            config.cache,
+            metrics,
+            clock,
+        )
+        self._keepers: tuple[Keeper, ...] = (bookkeeper, self.keeper_lock, self.evictor, self.scrub)
         """Started in this order and closed in the reverse one: a line here is all that a keeper needs."""
         self._closing = AsyncExitStack()
         self._finishing = AsyncExitStack()
@@ -97,7 +111,7 @@ class Store:
     async def start(self) -> None:
         """Open the folder and set the keepers to work. Raises StartError; `finish` and `aclose` then, too."""
         loop = asyncio.get_running_loop()
-        for executor in (self._disk, self._writers):
+        for executor in (self._disk, self._writers, self._scrubber):
             self._closing.callback(executor.shutdown)
         self._closing.callback(self._transfers.close)
         try:
@@ -122,8 +136,9 @@ class Store:
         await self._closing.aclose()
 
     def apply(self, options: CacheOptions) -> None:
-        """Go on with these limits of room and age."""
+        """Go on with these limits of room and age, and this rate of the scrub."""
         self.evictor.limit(options)
+        self.scrub.limit(options)
 
     def sample(self) -> CacheSample:
         """How much the store holds."""

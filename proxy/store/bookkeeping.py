@@ -19,6 +19,7 @@ from proxy.store.usage import Usage
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 30.0
+LAST_FLUSH_SECONDS: Final = 5.0
 PRUNE_SECONDS: Final = 86400.0
 FORGET_SECONDS: Final = 30 * 86400.0
 """How long what we hold nothing of is remembered."""
@@ -54,7 +55,9 @@ class Bookkeeper:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await self._usage.flush()
+        with contextlib.suppress(TimeoutError):  # Somebody else has the index locked.
+            async with asyncio.timeout(LAST_FLUSH_SECONDS):
+                await self._usage.flush()
 
     async def prune(self) -> int:
         """Forget what is old and of no use; returns how many rows. Raises sqlite3.Error."""

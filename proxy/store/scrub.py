@@ -109,6 +109,7 @@ class Scrub:
     def begin(self, rate: int | None) -> None:
         """Begin a whole run now, at so many bytes a second, or (None) as fast as it goes. One that runs is dropped."""
         self._take_up(Run(self._clock.time(), asked=True, rate=rate))
+        self._save()
         self._break_off()
 
     async def cancel(self) -> None:
@@ -158,6 +159,7 @@ class Scrub:
             self._awake.clear()
             if self._is_due():
                 self._take_up(Run(self._clock.time()))
+                self._save()
             if not (self._may_go() and await self._guarded(self._walk())):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_SECONDS):

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 _LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _PAUSE_SECONDS: Final = 0.1
 _LAST_ATTEMPTS: Final = 3
+"""How often, in all, a locked database is waited for once we are closing."""
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -54,6 +55,7 @@ class Writer(Generic[W]):
         self._failed = failed
         self._queue: queue.SimpleQueue[W | Job[Any] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._last_attempts = _LAST_ATTEMPTS
         self._thread = threading.Thread(target=self._run, name="index-writer", daemon=True)
         self._thread.start()
 
@@ -62,7 +64,7 @@ class Writer(Generic[W]):
         self._queue.put(item)
 
     def close(self) -> None:
-        """Write what is left and end. Blocking."""
+        """Write what is left and end: within some seconds, even if the database is locked. Blocking."""
         self._closing.set()
         self._queue.put(None)
         self._thread.join()
@@ -111,8 +113,16 @@ class Writer(Generic[W]):
         else:
             job.done(result, None)
 
+    def _has_no_more_time(self) -> bool:
+        """Whether it was in vain long enough while we are closing; what is left then gets no patience either."""
+        if not self._closing.is_set():
+            return False
+        self._last_attempts -= 1
+        if self._last_attempts <= 0:
+            self._connection.execute("PRAGMA busy_timeout = 0")
+        return self._last_attempts <= 0
+
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        attempts = 0
         while True:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -124,8 +134,7 @@ class Writer(Generic[W]):
                         self._connection.execute("ROLLBACK")
                     raise
             except sqlite3.OperationalError as error:
-                attempts += self._closing.is_set()
-                if getattr(error, "sqlite_errorcode", None) not in _LOCKED or attempts >= _LAST_ATTEMPTS:
+                if getattr(error, "sqlite_errorcode", None) not in _LOCKED or self._has_no_more_time():
                     raise
                 time.sleep(_PAUSE_SECONDS)
             else:
