@@ -31,7 +31,16 @@ _PACKAGES: Final = {
     "skopeo": "skopeo",
 }
 _ALWAYS: Final = ("busybox", "docker-registry")
-_PUBLIC: Final = ("library/busybox", "acme/sixty", "acme/gigabyte", "acme/crowd", "acme/steps")
+_PUBLIC: Final = (
+    "library/busybox",
+    "acme/sixty",
+    "acme/gigabyte",
+    "acme/crowd",
+    "acme/steps",
+    "acme/huge",
+    "acme/several",
+    "acme/small",
+)
 _PRIVATE: Final = ("alice/secret",)
 
 Say = Callable[[str], None]
