@@ -21,6 +21,7 @@ from proxy import __version__
 from proxy.app.errors import StartError
 from proxy.app.generation import Generation, Shared
 from proxy.app.generations import Generations
+from proxy.app.house import build_house
 from proxy.app.listener import Listener
 from proxy.app.reloading import carried_over
 from proxy.app.status import status_document
@@ -29,6 +30,7 @@ from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.metrics import Metrics
 from proxy.server.admin import admin_application
+from proxy.server.admin_api import AdminApi
 from proxy.server.connections import Connections
 
 __all__ = ["App", "StartError"]
@@ -69,7 +71,7 @@ class App:
             clients, config.server.listen, "[server] listen", shared_port, passed.get("clients", ())
         )
         self._admins = Listener(
-            self._admin_runner(), config.admin.listen, "[admin] listen", shared_port, passed.get("admin", ())
+            self._admin_runner(shared), config.admin.listen, "[admin] listen", shared_port, passed.get("admin", ())
         )
         self._ready = False
         self._closing = AsyncExitStack()
@@ -153,8 +155,9 @@ class App:
         """By the generation of this moment; no coroutine of its own, since every hit comes through here."""
         return self.generation.routes(request)
 
-    def _admin_runner(self) -> web.AppRunner:
-        application = admin_application(self.metrics, lambda: self._ready, self.status)
+    def _admin_runner(self, shared: Shared) -> web.AppRunner:
+        api = AdminApi(build_house(shared, lambda: self.generation.windows()))
+        application = admin_application(self.metrics, lambda: self._ready, self.status, api.routes())
         return web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
 
     async def _drain(self) -> None:

@@ -108,6 +108,13 @@ class Generation:
                 account = options.username or "anonymous"
                 yield LimitSample(options.name, account, quota.limit, quota.remaining, quota.window)
 
+    def windows(self) -> dict[str, float]:
+        """For each upstream, the default one first, the seconds for which its tags are fresh."""
+        return {each.name: self._window(each) for each in self.config.upstreams}
+
+    def _window(self, options: UpstreamOptions) -> float:
+        return self.config.freshness.tags if options.tags is None else options.tags
+
     def _build_pull(self) -> Pull:
         shared = self._shared
         registries = {each.name: self._registry(each) for each in self.config.upstreams}
@@ -125,5 +132,6 @@ class Generation:
 
     def _registry(self, options: UpstreamOptions) -> Registry:
         fallbacks = [self.upstreams[name] for name in options.fallbacks]
-        window = self.config.freshness.tags if options.tags is None else options.tags
-        return Registry(self.upstreams[options.name], fallbacks, window, self._shared.metrics, self._shared.clock)
+        return Registry(
+            self.upstreams[options.name], fallbacks, self._window(options), self._shared.metrics, self._shared.clock
+        )
