@@ -30,9 +30,9 @@ async def limit(cache: CacheRig, **settings: Any) -> None:
     await cache.restart()
 
 
-async def collect(cache: CacheRig) -> None:
-    """Evict now what would be evicted within half a minute."""
-    await cache.app.store.evictor.collect()
+async def collect(cache: CacheRig) -> int:
+    """Evict now what would be evicted within half a minute; returns the bytes that were freed."""
+    return await cache.app.store.evictor.collect()
 
 
 async def plan(cache: CacheRig) -> Plan:

@@ -187,9 +187,11 @@ async def test_what_is_older_than_max_age_goes_though_there_is_room(hub: FakeHub
     await pull(cache, used)
     cache.clock.advance(11 * DAY)
     await pull(cache, new)
+    sizes = await rows(cache)
 
-    await collect(cache)
+    freed = await collect(cache)
 
+    assert freed == sum(sizes[digest] for digest in (image.digest, *image.blobs))
     assert cache.blobs_on_disk() == digests(used, new)
     assert await cache.metric("pullthrough_evicted_blobs_total", reason="age") == 1 + len(image.blobs)
     assert await rows(cache) == {each.digest: each.size for each in (used, new)}

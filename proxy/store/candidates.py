@@ -12,9 +12,8 @@ from proxy.policy.eviction import Candidate
 from proxy.store.index import Index
 
 PIECE_ROWS: Final = 256
-"""Judged without giving way to others: a few milliseconds at most."""
+"""Judged and forgotten without giving way to others: about a millisecond."""
 
-_Row = tuple[str, int, float, int]
 _Moments = tuple[float, float]
 
 _PINNED: Final = (
@@ -38,18 +37,15 @@ async def candidates(
     is quick to pass over those.
     """
     after = (float("-inf"), 0, "")
-    while rows := await index.query(partial(_select, manifest, after, without)):
-        yield [
-            Candidate(Digest.parse(digest), size, used_at, manifest, bool(pinned))
-            for digest, size, used_at, pinned in rows
-        ]
-        digest, size, used_at, _ = rows[-1]
-        after = (used_at, size, digest)
+    while piece := await index.query(partial(_select, manifest, after, without)):
+        yield piece
+        after = (piece[-1].used_at, piece[-1].size, str(piece[-1].digest))
 
 
 def _select(
     manifest: bool, after: tuple[float, int, str], without: _Moments | None, connection: sqlite3.Connection
-) -> list[_Row]:
+) -> list[Candidate]:
     """In a thread."""
     query = _ALL if without is None else _MOVABLE
-    return connection.execute(query, (manifest, *after, *(without or ()), PIECE_ROWS)).fetchall()
+    rows = connection.execute(query, (manifest, *after, *(without or ()), PIECE_ROWS))
+    return [Candidate(Digest.parse(row[0]), row[1], row[2], manifest, bool(row[3])) for row in rows]

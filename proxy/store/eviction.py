@@ -187,7 +187,7 @@ class Evictor:
 
     async def _round(self) -> None:
         await self._room.measure()
-        demanded = sum(demand.wanted - demand.freed for demand in self._demands)
+        demanded = sum(demand.wanted - demand.freed for demand in self._demands if not demand.until_the_end)
         wanted = max(demanded, self._room.missing(self._room.slack))
         count, freed = await self._leftovers.drop(wanted, self._oldest())
         self._metrics.evicted("leftover", count, freed)
@@ -222,15 +222,19 @@ class Evictor:
 
     async def _remove(self, piece: list[tuple[Candidate, Verdict]], removed: Counter[Verdict]) -> int:
         """Bytes that were freed. Raises sqlite3.Error."""
-        goes = {each.digest: (each, verdict) for each, verdict in piece if verdict in GOES}
-        freed = 0
-        for digest in await self._removal.remove(list(goes)) if goes else ():
-            candidate, verdict = goes[digest]
-            freed += candidate.size
-            removed[verdict] += 1
-            self._metrics.evicted(verdict, 1, candidate.size)
-        self._freed(freed)
-        return freed
+        goes = {each.digest: (each.size, verdict) for each, verdict in piece if verdict in GOES}
+        if not goes:
+            return 0
+        gone, size = Counter[Verdict](), Counter[Verdict]()
+        for digest in await self._removal.remove(list(goes)):
+            of_it, verdict = goes[digest]
+            gone[verdict] += 1
+            size[verdict] += of_it
+        for verdict, count in gone.items():
+            self._metrics.evicted(verdict, count, size[verdict])
+        removed.update(gone)
+        self._freed(size.total())
+        return size.total()
 
     async def _chosen(self, wanted: int, *, everything: bool = False) -> AsyncIterator[list[tuple[Candidate, Verdict]]]:
         """Verdicts in pieces, manifests last; without `everything` only on what might go. Raises sqlite3.Error."""
@@ -247,16 +251,20 @@ class Evictor:
 
     def _as_it_is_now(self, candidate: Candidate) -> Candidate:
         """With what the index cannot know."""
-        used_at = self._clock.time() if candidate.digest in self._usage else candidate.used_at
-        return replace(candidate, used_at=used_at, in_use=self._in_use(candidate.digest))
+        if self._in_use(candidate.digest):
+            return replace(candidate, in_use=True)
+        return replace(candidate, used_at=self._clock.time()) if candidate.digest in self._usage else candidate
 
     def _freed(self, freed: int) -> None:
         """Tell those who wait for it, in their order."""
         for demand in self._demands:
+            if demand.until_the_end:
+                demand.freed += freed
+                continue
             part = min(freed, demand.wanted - demand.freed)
             demand.freed += part
             freed -= part
-            if demand.freed == demand.wanted and not demand.until_the_end:
+            if demand.freed == demand.wanted:
                 demand.end()
 
     def _end(self, demands: list[_Demand]) -> None:
