@@ -194,8 +194,10 @@ async def test_a_cdn_that_is_ill_does_not_close_the_door_to_the_registry(trouble
         assert not is_open(upstream)
 
 
-async def test_an_ill_blob_does_not_close_the_door_and_passes_it_when_it_is_closed() -> None:
+@pytest.mark.parametrize("direct", [False, True], ids=["redirected", "direct"])
+async def test_an_ill_blob_does_not_close_the_door_and_passes_it_when_it_is_closed(direct: bool) -> None:
     async with FakeHub() as hub, asking(hub) as upstream:
+        hub.direct_blobs = direct
         image = hub.add_image(REPOSITORY.name, "latest")
         hub.fail(at("blob", method="GET"), 500)
         for _ in range(FAILURES + 1):
