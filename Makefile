@@ -19,7 +19,7 @@ PYTHON ?= $(shell for each in $(CANDIDATES); do \
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types format bench lock clean
+.PHONY: help run test lint types format bench kill-loop soak million faults lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -44,6 +44,15 @@ format: $(VENV)/test.stamp
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m bench $(ARGS)
+
+# The long runs: hundreds of kills, a quarter of an hour of everything at once, a cache of a million entries.
+# ARGS="--short" is what the tests do of them; ARGS="--directory /mnt/big" puts the cache there.
+kill-loop soak million: $(VENV)/test.stamp
+	$(BIN)/python -m endurance $@ $(ARGS)
+
+# Writes docs/faults.md anew from what happens when things go wrong. Some of that needs root.
+faults: $(VENV)/test.stamp
+	PULLTHROUGH_WRITE_FAULTS=1 $(BIN)/python -m pytest tests/faults $(ARGS)
 
 # Needs uv (https://docs.astral.sh/uv/); nothing else here does. Takes the newest versions that pyproject.toml allows.
 COMPILE = $(UV) pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 \
