@@ -261,7 +261,8 @@ async def test_an_upstream_that_is_limited_is_429_with_a_time(cache: CacheRig, h
 
     reply = await cache.send(method, f"{MANIFESTS}/latest")
 
-    assert (reply.status, reply.headers["Retry-After"]) == (429, "17")
+    assert reply.status == 429
+    assert 17 <= int(reply.headers["Retry-After"]) <= 22  # The gate opens a little late, at random.
     if method == "GET":
         assert error_of(reply) == (429, "TOOMANYREQUESTS")
 

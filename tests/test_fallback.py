@@ -195,7 +195,8 @@ async def test_when_the_fallback_cannot_help_either_the_error_is_the_upstreams(
     reply = await cache.get_manifest(APP, "latest")
 
     assert error(reply) == ((429, "TOOMANYREQUESTS") if trouble == "request limit" else (503, "UNAVAILABLE"))
-    assert (reply.headers.get("Retry-After") == "600") is (trouble == "request limit")
+    told = int(reply.headers.get("Retry-After", "0"))
+    assert (600 <= told <= 750) is (trouble == "request limit")  # A little later than upstream said, at random.
     assert b"docker.io" in reply.body and MIRROR.encode() not in reply.body
 
 

@@ -71,7 +71,8 @@ async def test_the_refusal_of_a_head_has_headers_only(cache: CacheRig, hub: Fake
 
     reply = await cache.head_manifest(APP, "other")
 
-    assert (reply.status, reply.headers["Retry-After"], reply.body) == (429, "60", b"")
+    assert (reply.status, reply.body) == (429, b"")
+    assert 60 <= int(reply.headers["Retry-After"]) <= 75  # The gate opens a little late, at random.
 
 
 async def test_while_the_pull_limit_lasts_cached_images_are_served_and_blobs_are_fetched(
@@ -129,7 +130,9 @@ async def test_after_our_own_pause_a_free_head_decides_and_no_pull_is_tried(cach
     hub.set_remaining(1)
     served = await cache.get_manifest(APP, image)
 
-    assert refusal(within) == refusal(still) == refusal(again) == (429, "TOOMANYREQUESTS", PAUSE)
+    back = 6 * 3600  # All was used up a moment ago: that is how long the window keeps it.
+    assert refusal(within) == (429, "TOOMANYREQUESTS", back)
+    assert refusal(still) == refusal(again) == (429, "TOOMANYREQUESTS", back - PAUSE)
     assert probes == 1
     assert served.status == 200
     assert gets(hub) == 1
@@ -208,7 +211,7 @@ async def test_a_moved_tag_is_fetched_when_quota_is_back(cache: CacheRig, hub: F
     await exhausted(cache, hub, retry_after=6 * 3600)
     moved = hub.add_image(APP, "cached", [b"moved"])
     cache.clock.advance(WINDOW)
-    hub.set_remaining(10)
+    hub.set_remaining(50)
 
     head, got = await cache.head_manifest(APP, "cached"), await cache.get_manifest(APP, "cached")
 
@@ -230,10 +233,11 @@ async def test_the_request_limit_stops_everything_until_its_time_is_over(cache: 
         await cache.get_blob(APP, image.layers[0]),
     ]
     cached = await cache.get_manifest(APP, "latest")
-    cache.clock.advance(60)
+    cache.clock.advance(75)
     after = await cache.get_blob(APP, image.layers[0])
 
-    assert {refusal(reply) for reply in replies} == {(429, "TOOMANYREQUESTS", 60)}
+    assert {refusal(reply)[:2] for reply in replies} == {(429, "TOOMANYREQUESTS")}
+    assert {60 <= refusal(reply)[2] <= 75 for reply in replies} == {True}
     assert asked == 1
     assert (cached.status, after.status) == (200, 200)
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from proxy.logs import configure_logging
+from proxy.policy.quota.purpose import Asker
 from proxy.pull.outcome import Outcome
 from proxy.server import access_log
 from proxy.server.access_log import AccessLog, Exchange
@@ -115,7 +116,7 @@ async def test_what_is_no_http_does_not_concern_those_who_asked_for_warnings(cac
 def exchange(**facts: Any) -> Exchange:
     """An answered request."""
     usual: dict[str, Any] = {"kind": "blob", "subject": "r d", "status": 200, "sent": 7}
-    return Exchange("192.0.2.1", "GET", 0.0, **usual | facts)
+    return Exchange(Asker("192.0.2.1"), "GET", 0.0, **usual | facts)
 
 
 async def written(style: Style, *exchanges: Exchange) -> list[str]:

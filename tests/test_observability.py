@@ -64,6 +64,7 @@ async def test_a_cold_pull_counts_what_it_cost(cache: CacheRig, image: Image) ->
         "fetched_bytes_total{kind=manifest,upstream=docker.io}": len(image.body),
         "fetched_bytes_total{kind=blob,upstream=docker.io}": len(LARGE),
         "counted_pulls_total{upstream=docker.io}": 1,
+        "governor_decisions_total{decision=pass,upstream=docker.io}": 1,
         "revalidations_total{result=changed,upstream=docker.io}": 1,
         "time_to_first_byte_seconds_count{kind=manifest,outcome=miss}": 1,
         "time_to_first_byte_seconds_count{kind=blob,outcome=miss}": 1,
@@ -87,6 +88,8 @@ async def test_a_warm_pull_is_hits_and_costs_nothing(cache: CacheRig, image: Ima
         "hits_total{kind=blob}": 1,
         "served_bytes_total{kind=manifest}": len(image.body),
         "served_bytes_total{kind=blob}": 10,
+        "saved_pulls_total{upstream=docker.io}": 1,
+        "saved_bytes_total{upstream=docker.io}": len(image.body) + 10,
         "time_to_first_byte_seconds_count{kind=manifest,outcome=hit}": 2,
         "time_to_first_byte_seconds_count{kind=blob,outcome=hit}": 1,
     }

@@ -114,6 +114,7 @@ def test_the_request_limit_uses_nothing_up() -> None:
     account.heard(said(90), "head", NOW)
     account.limits.refused(Gate.REQUESTS, 60, NOW + 1)
 
+    assert account.level(Rules(), NOW + 2) is Level.PLENTY
     assert account.forecast(NOW + 70).state == "too-little"
 
 

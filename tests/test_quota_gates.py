@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from proxy.oci.errors import TooManyRequests
+from proxy.oci.names import Digest, Repository
+from proxy.policy.quota import gates
 from proxy.policy.quota.gates import (
     FIRST_SPACING_SECONDS,
     JITTER,
@@ -14,6 +18,9 @@ from proxy.policy.quota.gates import (
     Gate,
     Limits,
 )
+from proxy.policy.quota.purpose import Asker, Purpose
+from tests.fake_hub import FakeHub
+from tests.upstream_rig import LATEST, REPOSITORY, asking
 
 NOW = 1_000_000.0
 
@@ -108,3 +115,60 @@ def test_a_gate_that_closed_meanwhile_stays_as_it_is() -> None:
     limits.restore({Gate.PULLS: 600.0}, 0.0)
 
     assert limits.closed_for(Gate.PULLS, 0.0) == 60
+
+
+async def test_heads_are_spaced_after_the_request_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "MAX_SLOT_SECONDS", 0.6)
+    async with FakeHub() as hub, asking(hub) as upstream:
+        hub.add_image(REPOSITORY.name, "latest")
+        await upstream.head_manifest(REPOSITORY, LATEST)
+        limited = hub.abuse_limit(retry_after=60)
+        with pytest.raises(TooManyRequests):
+            await upstream.head_manifest(REPOSITORY, LATEST)
+        hub.heal()
+        hub.reset_counts()
+        upstream.clock.turn(60 * (1 + JITTER))
+
+        questions = [upstream.head_manifest(REPOSITORY, LATEST) for _ in range(100)]
+        answers = await asyncio.gather(*questions, return_exceptions=True)
+
+        refused = [each for each in answers if isinstance(each, TooManyRequests)]
+        assert limited.used == 1
+        assert 1 <= hub.count("HEAD", "manifest") == 100 - len(refused) <= 3
+        assert {"asked slowly now" in each.message for each in refused} == {True}
+
+
+async def test_a_probe_is_a_head_of_what_docker_hub_has_for_that() -> None:
+    async with FakeHub() as hub, asking(hub) as upstream:
+        hub.add_image("ratelimitpreview/test", "latest")
+
+        await upstream.probe()
+
+        assert hub.count("HEAD", "manifest", "latest", repository="ratelimitpreview/test") == 1
+        assert hub.count("GET", "manifest") == 0
+        assert upstream.account.ledger.last is not None and upstream.account.ledger.last.by == "probe"
+
+
+async def test_another_registry_is_probed_with_what_told_its_limit_before() -> None:
+    async with FakeHub() as hub, asking(hub, name="registry.example") as upstream:
+        hub.add_image(REPOSITORY.name, "latest")
+        await upstream.probe()
+        assert hub.requests == []
+
+        await upstream.head_manifest(Repository("registry.example", REPOSITORY.name), LATEST)
+        await upstream.probe()
+
+        assert hub.count("HEAD", "manifest", "latest", repository=REPOSITORY.name) == 2
+        assert hub.count("GET", "manifest") == 0
+
+
+async def test_a_counted_pull_is_written_down_with_who_asked_and_why() -> None:
+    async with FakeHub() as hub, asking(hub) as upstream:
+        image = hub.add_image(REPOSITORY.name, "latest")
+        purpose = Purpose(Asker("10.0.0.7", "docker"), "changed")
+
+        await upstream.get_manifest(REPOSITORY, Digest.parse(image.digest), purpose=purpose)
+
+        (spend,) = upstream.account.ledger.spends(0.0)
+        assert (spend.repository, spend.reference, spend.purpose) == (str(REPOSITORY), image.digest, purpose)
+        assert upstream.account.leak.unexplained(upstream.clock.now) == 0

@@ -224,7 +224,7 @@ async def test_a_429_to_a_blob_closes_everything() -> None:
         with pytest.raises(TooManyRequests):
             async with upstream.open_blob(REPOSITORY, Digest.parse(digest)):
                 pass
-        assert upstream.limits.closed_for(Gate.REQUESTS, upstream.clock.now) == 30
+        assert 30 <= (upstream.limits.closed_for(Gate.REQUESTS, upstream.clock.now) or 0) <= 37.5
 
 
 async def test_an_encoded_blob_is_unavailable() -> None:

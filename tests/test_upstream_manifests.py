@@ -251,7 +251,8 @@ async def test_a_429_to_a_head_closes_everything_and_its_headers_are_not_read_as
 
         with pytest.raises(TooManyRequests) as refused:
             await upstream.head_manifest(REPOSITORY, LATEST)
-        assert refused.value.retry_after == closed_for(upstream, REQUESTS) == 30
+        assert refused.value.retry_after == closed_for(upstream, REQUESTS)
+        assert 30 <= (closed_for(upstream, REQUESTS) or 0) <= 37.5  # It opens a little late, at random.
         assert upstream.limits.quota is not None and upstream.limits.quota.remaining == 100
 
 

@@ -23,6 +23,7 @@ from proxy.app.generation import Generation, Shared
 from proxy.app.generations import Generations
 from proxy.app.house import build_house
 from proxy.app.listener import Listener
+from proxy.app.quotas import Quotas
 from proxy.app.reloading import carried_over
 from proxy.app.status import status_document
 from proxy.app.store import Store
@@ -32,6 +33,7 @@ from proxy.metrics import Metrics
 from proxy.server.admin import admin_application
 from proxy.server.admin_api import AdminApi
 from proxy.server.connections import Connections
+from proxy.server.quota_api import QuotaApi
 
 __all__ = ["App", "StartError"]
 
@@ -62,7 +64,10 @@ class App:
         self._clock = clock or SystemClock()
         self._started_at = self._clock.monotonic()
         self.store = Store(config, self.metrics, self._clock)
-        shared = Shared(self.store, self.metrics, self._clock, access_log or sys.stderr)
+        self.quotas = Quotas(config.quota, self.store.index, self.metrics, self._clock)
+        self.prober = self.quotas.prober(lambda: self.generation.upstreams.values())
+        self.report = self.quotas.report(lambda: self.generation.accounts())
+        shared = Shared(self.store, self.quotas, self.metrics, self._clock, access_log or sys.stderr)
         self._generations = Generations(config, shared)
         self._connections = Connections(self._answer, self.metrics, config.server)
         clients = web.ServerRunner(self._connections, shutdown_timeout=0.5)
@@ -109,14 +114,19 @@ class App:
     async def _start(self) -> None:
         """Each part closes before those that were started earlier."""
         await self._start_part(self.store)
+        await self._start_part(self.quotas)
         await self._start_part(self._generations)
+        await self.quotas.books.load()
         for finish in (self.store.finish, self._generations.finish):
             self._closing.push_async_callback(finish)
+        await self._start_part(self.prober)
         self.metrics.watch_fills(lambda: len(self.store.fills))
         self.metrics.watch_connections(lambda: len(self._connections))
         self.metrics.watch_limits(lambda: self.generation.limits())
+        self.metrics.watch_quota(self.report.samples)
         self.metrics.watch_cache(self.store.sample)
         self.metrics.watch_room(self.store.room.sample)
+        self.metrics.watch_scrub(self.store.scrub.last_finished)
         await self._start_part(self._admins)  # Before the clients', so that it closes later: /readyz tells of the stop.
         await self._start_part(self._clients)
         await self._admins.prefer_newest()  # A scrape, or whoever waits for /readyz, is answered by one of two.
@@ -148,7 +158,7 @@ class App:
     def status(self) -> dict[str, object]:
         """The document of /api/status."""
         return status_document(
-            self.store, self.generation, self.metrics, self._clock.monotonic(), started_at=self._started_at
+            self.store, self.generation, self.report, self.metrics, self._clock.monotonic(), started_at=self._started_at
         )
 
     def _answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
@@ -157,7 +167,10 @@ class App:
 
     def _admin_runner(self, shared: Shared) -> web.AppRunner:
         api = AdminApi(build_house(shared, lambda: self.generation.windows()))
-        application = admin_application(self.metrics, lambda: self._ready, self.status, api.routes())
+        quota = QuotaApi(self.report, lambda: self.generation.explainer)
+        application = admin_application(
+            self.metrics, lambda: self._ready, self.status, [*api.routes(), *quota.routes()]
+        )
         return web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
 
     async def _drain(self) -> None:

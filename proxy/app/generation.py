@@ -10,20 +10,25 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import TextIO
 
+from proxy.app.quotas import Quotas
 from proxy.app.store import Store
 from proxy.app.upstreams import Upstreams
 from proxy.clock import Clock
 from proxy.config import Config, UpstreamOptions
 from proxy.metrics import LimitSample, Metrics
 from proxy.policy.negatives import Negatives
+from proxy.policy.quota.account import Account
 from proxy.pull import Pull
 from proxy.pull.admission import Doorkeeper
 from proxy.pull.blobs import BlobPulls
 from proxy.pull.catalog import Catalog
+from proxy.pull.errands import Errands
+from proxy.pull.explain import Explainer
 from proxy.pull.listings import Listings
 from proxy.pull.manifests import Manifests
 from proxy.pull.tags import Tags
 from proxy.server.access_log import AccessLog
+from proxy.server.accounting import Accounting
 from proxy.server.pump import Pump
 from proxy.server.routes import Routes
 from proxy.server.targets import Targets
@@ -34,16 +39,20 @@ from proxy.upstream.fallback import Registry
 class Shared:
     """What every generation uses: one question upstream for one thing, whichever generation asks it first."""
 
-    def __init__(self, store: Store, metrics: Metrics, clock: Clock, log_stream: TextIO) -> None:
+    def __init__(self, store: Store, quotas: Quotas, metrics: Metrics, clock: Clock, log_stream: TextIO) -> None:
         self.store = store
+        self.quotas = quotas
         self.metrics = metrics
         self.clock = clock
         self.log_stream = log_stream
-        self.upstreams = Upstreams(metrics, clock)
+        self.upstreams = Upstreams(quotas.books.account, metrics, clock)
         self.pump = Pump()
         self.negatives = Negatives()
-        self.manifests = Manifests(store.blobs, store.claims, store.removal, store.index, self.negatives, clock)
-        self.tags = Tags(self.manifests, store.index, self.negatives, metrics, clock)
+        self.errands = Errands(quotas.governor, clock)
+        self.manifests = Manifests(
+            store.blobs, store.claims, store.removal, store.index, self.negatives, self.errands, clock
+        )
+        self.tags = Tags(self.manifests, store.index, self.negatives, quotas.governor, quotas.events, metrics, clock)
         self.blobs = BlobPulls(store.blobs, store.fills, store.leases, store.index, self.negatives, clock)
 
     async def settled(self) -> None:
@@ -71,10 +80,14 @@ class Generation:
         self._listings = Listings(shared.negatives, shared.clock)
         self._access_log = AccessLog(shared.log_stream, config.log.format) if config.log.access else None
         targets = Targets(self.upstreams, setup=config.server.setup, catalog=config.server.catalog)
-        self.pull = self._build_pull()
-        self.routes = Routes(
-            targets, self.pull, shared.pump, shared.metrics, self._access_log, config.server.max_requests
+        registries = {each.name: self._registry(each) for each in config.upstreams}
+        self.pull = self._build_pull(registries)
+        self.explainer = Explainer(
+            registries, self._door, shared.manifests, shared.store.index, shared.quotas.governor, shared.clock
         )
+        accounting = Accounting(shared.metrics, shared.quotas.traffic, self._access_log)
+        self.routes = Routes(targets, self.pull, shared.pump, shared.metrics, accounting, config.server.max_requests)
+        shared.quotas.apply(config.quota)
 
     @classmethod
     async def begin(cls, config: Config, shared: Shared) -> Generation:
@@ -100,6 +113,10 @@ class Generation:
         for upstream in self.upstreams.values():
             await self._shared.upstreams.give_back(upstream)
 
+    def accounts(self) -> list[Account]:
+        """What is known of the quota of each upstream."""
+        return [self.upstreams[options.name].account for options in self.config.upstreams]
+
     def limits(self) -> Iterator[LimitSample]:
         """What upstreams said of their quotas."""
         for options in self.config.upstreams:
@@ -115,9 +132,8 @@ class Generation:
     def _window(self, options: UpstreamOptions) -> float:
         return self.config.freshness.tags if options.tags is None else options.tags
 
-    def _build_pull(self) -> Pull:
+    def _build_pull(self, registries: dict[str, Registry]) -> Pull:
         shared = self._shared
-        registries = {each.name: self._registry(each) for each in self.config.upstreams}
         catalog = Catalog(tuple(registries), shared.store.index, self._door)
         return Pull(
             registries,
@@ -128,6 +144,7 @@ class Generation:
             self._listings,
             catalog,
             shared.store.usage,
+            shared.errands,
         )
 
     def _registry(self, options: UpstreamOptions) -> Registry:

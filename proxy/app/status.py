@@ -11,12 +11,13 @@ from proxy.app.store import Store
 from proxy.config import UpstreamOptions
 from proxy.metrics import Metrics
 from proxy.policy.quota import Gate
+from proxy.quota.report import Report
 from proxy.store.fill import Fill
 from proxy.upstream.client import Upstream
 
 
 def status_document(
-    store: Store, generation: Generation, metrics: Metrics, now: float, started_at: float
+    store: Store, generation: Generation, report: Report, metrics: Metrics, now: float, started_at: float
 ) -> dict[str, object]:
     """How the cache is; times by the monotonic clock."""
     return {
@@ -27,7 +28,9 @@ def status_document(
         "cache": _cache(store),
         "counters": metrics.snapshot(),
         "upstreams": [
-            _upstream(options, generation.upstreams[options.name], now) for options in generation.config.upstreams
+            _upstream(options, generation.upstreams[options.name], now)
+            | {"budget": report.brief(generation.upstreams[options.name].account)}
+            for options in generation.config.upstreams
         ],
         "fills": [_fill(each) for each in store.fills],
         "tasks": len(asyncio.all_tasks()),
@@ -35,12 +38,15 @@ def status_document(
 
 
 def _cache(store: Store) -> dict[str, object]:
-    sample = store.sample()
+    sample, room = store.sample(), store.room.sample()
     return {
         "directory": str(store.directory),
         "blobs": sample.blobs,
         "bytes": sample.bytes,
         "memory_bytes": sample.memory_bytes,
+        "max_bytes": room.max_bytes,
+        "free_bytes": room.free_bytes,
+        "partial_bytes": room.leftover_bytes,
         "keeper": store.keeper_lock.held,
     }
 

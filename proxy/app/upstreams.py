@@ -5,19 +5,25 @@ One whose settings a reload leaves as they were is kept: what it knows of quota 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from proxy.app.errors import StartError
 from proxy.clock import Clock
 from proxy.config import UpstreamOptions
 from proxy.metrics import Metrics
+from proxy.policy.quota.account import Account
 from proxy.upstream.client import Upstream
+
+Accounts = Callable[[str, str | None], Account]
+"""What is known of the quota of an account at an upstream, by their names."""
 
 
 class Upstreams:
     """Gives out upstreams, and closes each when the last who has it gives it back."""
 
-    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, accounts: Accounts, metrics: Metrics, clock: Clock) -> None:
+        self._accounts = accounts
         self._metrics = metrics
         self._clock = clock
         self._users: dict[Upstream, int] = {}
@@ -34,7 +40,8 @@ class Upstreams:
         if known is not None and wanted.ca is None:  # What a file of certificates holds may have changed.
             self._users[known] += 1
             return known
-        upstream = Upstream(options, self._metrics, self._clock)
+        account = self._accounts(options.name, options.username)
+        upstream = Upstream(options, self._metrics, self._clock, account)
         try:
             await upstream.start()
         except OSError as error:

@@ -14,6 +14,7 @@ from proxy import __version__
 from proxy.cli import (
     check_config,
     doctor,
+    explain,
     gc,
     healthcheck,
     history,
@@ -25,6 +26,7 @@ from proxy.cli import (
     setup,
     show,
     status,
+    top,
 )
 from proxy.config import ConfigError
 
@@ -72,6 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pullthrough {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (serve, check_config, healthcheck, status, doctor, setup, *_HOUSEKEEPING):
+    for command in (serve, check_config, healthcheck, status, top, explain, doctor, setup, *_HOUSEKEEPING):
         command.add(commands)
     return parser

@@ -16,7 +16,7 @@ def status_text(document: Document, *, bars: bool) -> str:
     lines = [
         f"pullthrough {document['version']}, up {duration(document['uptime_seconds'])}, on {document['listen']}",
         "",
-        *(_upstream(each) for each in document["upstreams"]),
+        *(line for each in document["upstreams"] for line in (_upstream(each), *_budget(each.get("budget")))),
         "",
         *_counters(document["counters"]),
         _cache(document["cache"]),
@@ -36,6 +36,33 @@ def _upstream(upstream: Document) -> str:
     if upstream["breaker_open_seconds"] is not None:
         parts.append(f"CANNOT BE ASKED: tried again {_soon(upstream['breaker_open_seconds'])}")
     return f"{upstream['name']}: {', '.join(parts)}"
+
+
+def _budget(budget: Document | None) -> list[str]:
+    """How long the quota lasts, and what of it was saved."""
+    if budget is None:
+        return []
+    lines = [] if budget["kind"] == "unknown" else [f"  quota: {budget['forecast']}"]
+    if budget["level"] != "plenty":
+        waiting = f"; {count(budget['waiting'], 'pull')} waiting for it" if budget["waiting"] else ""
+        lines[-1:] = [f"  quota ({budget['level'].upper()}): {budget['forecast']}{waiting}"]
+    if budget["bypass_suspected"]:
+        pulls = count(budget["unexplained_pulls"], "pull")
+        lines.append(f"  {pulls} NOT MADE BY THIS CACHE: somebody else uses this account or address")
+    for when, title in (("since_start", "since the start"), ("ever", "since ever")):
+        saved = budget["saved"][when]
+        if any(saved.values()):
+            lines.append(f"  saved {title}: {_saved(saved)}")
+    return lines
+
+
+def _saved(saved: Document) -> str:
+    parts = [f"{count(saved['pulls'], 'pull')}, {format_size(saved['bytes'])}"]
+    if saved["outages"]:
+        parts.append(
+            f"{count(saved['outages'], 'outage')} bridged with {count(saved['stale_answers'], 'stale answer')}"
+        )
+    return ", ".join(parts)
 
 
 def _soon(seconds: float) -> str:

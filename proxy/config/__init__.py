@@ -22,6 +22,8 @@ from proxy.config.values import (
     NAME,
     NAMES,
     PATH,
+    PATTERNS,
+    PERCENT,
     POSITIVE_DURATION,
     PROXY,
     SECRET,
@@ -51,6 +53,7 @@ __all__ = [
     "LogOptions",
     "MetricsOptions",
     "Plain",
+    "QuotaOptions",
     "Secret",
     "ServerOptions",
     "Share",
@@ -155,6 +158,26 @@ class MetricsOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaOptions:
+    """What is done as a pull quota runs out, where upstream tells one.
+
+    When nothing was heard of it for `probe` seconds it is asked for, with a request that is not counted; 0 is never. At
+    `careful` and `tight` tags are answered for longer without asking, and changed tags with what is held; the `reserve`
+    is for repositories that match `important`. What may not be pulled waits for `wait` seconds, and is refused then.
+    `governor` switches all of that off, but not the probe.
+    """
+
+    probe: float = field(default=300.0, metadata=DURATION)
+    governor: bool = field(default=True, metadata=SWITCH)
+    careful: Share = field(default=Share(30, percent=True), metadata=PERCENT)
+    tight: Share = field(default=Share(10, percent=True), metadata=PERCENT)
+    reserve: Share = field(default=Share(5, percent=True), metadata=PERCENT)
+    important: tuple[str, ...] = field(default=(), metadata=PATTERNS)
+    unimportant: tuple[str, ...] = field(default=(), metadata=PATTERNS)
+    wait: float = field(default=10.0, metadata=DURATION)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamOptions:
     """A registry that we ask. `password` comes from the environment only; `password_file` is read when it is needed.
 
@@ -189,6 +212,7 @@ class Config:
     cache: CacheOptions = field(default_factory=CacheOptions)
     freshness: FreshnessOptions = field(default_factory=FreshnessOptions)
     access: AccessOptions = field(default_factory=AccessOptions)
+    quota: QuotaOptions = field(default_factory=QuotaOptions)
     log: LogOptions = field(default_factory=LogOptions)
     metrics: MetricsOptions = field(default_factory=MetricsOptions)
     upstreams: tuple[UpstreamOptions, ...] = (UpstreamOptions(),)
@@ -200,6 +224,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "cache": CacheOptions,
     "freshness": FreshnessOptions,
     "access": AccessOptions,
+    "quota": QuotaOptions,
     "log": LogOptions,
     "metrics": MetricsOptions,
 }

@@ -17,6 +17,7 @@ from proxy.units import Share, format_duration, format_size, parse_duration, par
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
 _NAME = re.compile(rf"\A{_HOST}(?::\d{{1,5}})?\Z", re.ASCII)
 _ADDRESS = re.compile(rf"\A({_HOST}|):(\d{{1,5}})\Z", re.ASCII)
+_PATTERN: Final = re.compile(r"\A[a-z0-9._:/*?\[\]!-]{1,255}\Z", re.ASCII)
 _SWITCHES: Final = {
     "true": True,
     "yes": True,
@@ -188,6 +189,24 @@ def _names(value: object) -> tuple[str, ...]:
     return names
 
 
+def _percent(value: object) -> Share:
+    share = _share(value)
+    if not share.percent:
+        raise ValueError
+    return share
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    """A list of patterns, or text with commas, as the environment gives it."""
+    entries = value.split(",") if isinstance(value, str) else value
+    if not isinstance(entries, list):
+        raise ValueError
+    patterns = tuple(_text(entry) for entry in entries)
+    if not all(_PATTERN.match(pattern) for pattern in patterns):
+        raise ValueError
+    return patterns
+
+
 def _echo_url(value: object) -> str:
     """A URL without what could be a password in it."""
     return (
@@ -222,6 +241,7 @@ DURATION: Final = _kind(_A_DURATION, _duration, format_duration)
 POSITIVE_DURATION: Final = _kind(f"{_A_DURATION}, more than 0", _positive_duration, format_duration)
 SIZE: Final = _kind('a size such as "32MiB", "1GB" or a number of bytes', _size, _show_size)
 SHARE: Final = _kind('a size such as "50GiB", or a share such as "10%"', _share, _show_share)
+PERCENT: Final = _kind('a share such as "10%"', _percent, _show_share)
 SWITCH: Final = _kind("true or false", _switch, bool)
 TEXT: Final = _kind("text", _text)
 PATH: Final = _kind("a path", _path)
@@ -230,6 +250,7 @@ URL: Final = _kind('"https://host" or "http://host", with no path, user or query
 PROXY: Final = _kind('"http://host:port", or "direct" for none', _proxy, echo=_echo_url)
 COUNT: Final = _kind("a whole number", _count, int)
 NAMES: Final = _kind('a list of names of upstreams, such as ["mirror.gcr.io"]', _names, list)
+PATTERNS: Final = _kind('a list of names of repositories, such as ["library/*"]', _patterns, list)
 SECRET: Final = _kind("a secret of printable text", lambda value: Secret(_text(value)), echo=lambda value: "***")
 
 

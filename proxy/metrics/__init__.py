@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
+from proxy.metrics.quota import QuotaCollector, QuotaSample
 from proxy.metrics.samples import (
     AliasCollector,
     CacheCollector,
@@ -26,7 +27,7 @@ from proxy.metrics.samples import (
     totals,
 )
 
-__all__ = ["CacheSample", "LimitSample", "Metrics", "RoomSample"]
+__all__ = ["CacheSample", "LimitSample", "Metrics", "QuotaSample", "RoomSample"]
 
 KINDS: Final = ("manifest", "blob")
 INTEGRITY: Final = ("opened", "read", "scrub", "missing")
@@ -64,6 +65,9 @@ class Metrics:
             "fallback_answers", "Answers that a fallback gave in an upstream's stead.", "upstream", "source", "kind"
         )
         self._vanished = self._counter("vanished", "Tags we hold that upstream was found to have no more.", "upstream")
+        self._decisions = self._counter(
+            "governor_decisions", "What was decided about counted pulls.", "upstream", "decision"
+        )
         self._fills_failed = self._counter("fills_failed", "Fills that were given up, and why.", "reason")
         self._evicted_blobs = self._counter("evicted_blobs", "Blobs that were evicted, and why.", "reason")
         self._evicted_bytes = self._counter("evicted_bytes", "Bytes of blobs that were evicted, and why.", "reason")
@@ -168,6 +172,10 @@ class Metrics:
         """Upstream denies a tag that we hold."""
         self._vanished.of(upstream).inc()
 
+    def governor_decision(self, upstream: str, decision: str) -> None:
+        """The governor decided about a counted pull: pass, saved, stretched, waited or refused."""
+        self._decisions.of(upstream, decision).inc()
+
     def fill_failed(self, reason: str) -> None:
         """A fill was given up."""
         self._fills_failed.of(reason).inc()
@@ -190,9 +198,9 @@ class Metrics:
         """Whether upstream is left alone, since it could not be asked several times in a row."""
         self._breakers.of(upstream).set(is_open)
 
-    def integrity_failed(self, found: str) -> None:
-        """A stored blob was bad or missing; `found` is one of INTEGRITY."""
-        self._integrity_failures.of(found).inc()
+    def integrity_failed(self, found: str, count: int = 1) -> None:
+        """Stored blobs were bad or missing; `found` is one of INTEGRITY."""
+        self._integrity_failures.of(found).inc(count)
 
     def scrubbed(self, files: int, size: int) -> None:
         """So many stored blobs, and bytes of them, were read and hashed again."""
@@ -214,6 +222,14 @@ class Metrics:
     def watch_limits(self, read: Callable[[], Iterable[LimitSample]]) -> None:
         """Ask for what upstreams said of their pull quota at every scrape."""
         self.registry.register(LimitCollector(read, aliases=self._aliases))
+
+    def watch_quota(self, read: Callable[[], Iterable[QuotaSample]]) -> None:
+        """Ask for what is known of quotas, and expected of them, at every scrape."""
+        self.registry.register(QuotaCollector(read))
+
+    def fetched_bytes(self) -> dict[str, int]:
+        """Body bytes received, by upstream."""
+        return totals(self._fetched.metric, "upstream")
 
     def watch_cache(self, read: Callable[[], CacheSample]) -> None:
         """Ask for the size of the cache at every scrape."""

@@ -15,9 +15,11 @@ from proxy.oci.errors import RegistryError
 from proxy.oci.listings import Listing
 from proxy.oci.manifests import Descriptor, Manifest
 from proxy.oci.names import Digest, Reference, Repository
+from proxy.policy.quota.purpose import NOBODY, Asker, Purpose
 from proxy.pull.admission import Doorkeeper
 from proxy.pull.blobs import BlobAnswer, BlobPulls
 from proxy.pull.catalog import Catalog
+from proxy.pull.errands import Errands
 from proxy.pull.listings import ListingKey, Listings
 from proxy.pull.manifests import Manifests
 from proxy.pull.outcome import Outcome, reason_for
@@ -42,7 +44,9 @@ class Pull:
         listings: Listings,
         catalog: Catalog,
         usage: Usage,
+        errands: Errands,
     ) -> None:
+        self._errands = errands
         self._upstreams = upstreams
         self._door = door
         self._tags = tags
@@ -53,18 +57,18 @@ class Pull:
         self._usage = usage
 
     async def describe_manifest(
-        self, repository: Repository, reference: Reference, accept: Sequence[str]
+        self, repository: Repository, reference: Reference, accept: Sequence[str], asker: Asker = NOBODY
     ) -> tuple[Descriptor, Outcome]:
         """What HEAD of a manifest answers. Costs no pull."""
-        found, outcome = await self._described(repository, reference, accept)
+        found, outcome = await self._described(repository, reference, accept, asker)
         self._usage.touch(found.digest)
         return found, outcome
 
     async def manifest(
-        self, repository: Repository, reference: Reference, accept: Sequence[str]
+        self, repository: Repository, reference: Reference, accept: Sequence[str], asker: Asker = NOBODY
     ) -> tuple[Manifest, Outcome]:
         """A manifest, whole and verified."""
-        manifest, outcome = await self._manifest(repository, reference, accept)
+        manifest, outcome = await self._manifest(repository, reference, accept, asker)
         self._usage.touch(manifest.digest)
         return manifest, outcome
 
@@ -98,35 +102,46 @@ class Pull:
             yield answer
 
     async def _described(
-        self, repository: Repository, reference: Reference, accept: Sequence[str]
+        self, repository: Repository, reference: Reference, accept: Sequence[str], asker: Asker
     ) -> tuple[Descriptor, Outcome]:
         patience = Patience()
         upstream = await self._admitted(repository, reference, patience)
         if isinstance(reference, Digest):
             return await self._manifests.describe(upstream, repository, reference)
         resolution = await self._tags.resolve(upstream, repository, reference, accept, patience)
-        if not upstream.may_pull() and await self._manifests.stored(repository, resolution.target.digest) is None:
+        digest = resolution.target.digest
+        reason = self._errands.reason_to_save(upstream, repository)
+        if reason is not None and await self._manifests.stored(repository, digest) is None:
             previous = await self._previous(repository, resolution)
             # The client will ask for the digest that it gets here: it has to be one we hold.
-            if previous is not None and not await self._brought(
-                upstream, repository, resolution.target.digest, patience
-            ):
-                return previous.descriptor, Outcome.stale("limited", resolution.outcome.age or 0)
+            if previous is not None and not await self._brought(upstream, repository, digest, asker, patience):
+                self._errands.saved(upstream, reason)
+                return previous.descriptor, Outcome.stale(reason, resolution.outcome.age or 0)
+        if resolution.outcome.kind == "miss":
+            self._errands.expect(repository, digest, "changed" if resolution.previous else "new")
         return resolution.target, resolution.outcome
 
     async def _manifest(
-        self, repository: Repository, reference: Reference, accept: Sequence[str]
+        self, repository: Repository, reference: Reference, accept: Sequence[str], asker: Asker
     ) -> tuple[Manifest, Outcome]:
         patience = Patience()
         upstream = await self._admitted(repository, reference, patience)
         if isinstance(reference, Digest):
-            return await self._manifests.get(upstream, repository, reference)
+            return await self._manifests.get(upstream, repository, reference, Purpose(asker, "digest"))
         resolution = await self._tags.resolve(upstream, repository, reference, accept, patience)
         stored = await self._manifests.stored(repository, resolution.target.digest)
         if stored is not None:  # Before any patience: what we hold is given, however little of that is left.
             return stored, resolution.outcome
+        digest = resolution.target.digest
         previous = await self._previous(repository, resolution)
-        fetching = self._manifests.fetch(upstream, repository, resolution.target.digest)
+        saves = self._errands.reason_to_save(upstream, repository) == "quota-saved"
+        if previous is not None and saves and not await self._brought(upstream, repository, digest, asker, patience):
+            self._errands.saved(upstream, "quota-saved")
+            return previous, Outcome.stale("quota-saved", resolution.outcome.age or 0)
+        purpose = (
+            _changed(asker) if previous is not None else Purpose(asker, "changed" if resolution.previous else "new")
+        )
+        fetching = self._manifests.fetch(upstream, repository, digest, purpose)
         try:
             manifest, outcome = await patience.wait(fetching, holding=previous is not None)
         except RegistryError as error:
@@ -142,12 +157,15 @@ class Pull:
         await self._door.admit(upstream, repository, reference, patience)
         return upstream
 
-    async def _brought(self, upstream: Registry, repository: Repository, digest: Digest, patience: Patience) -> bool:
+    async def _brought(
+        self, upstream: Registry, repository: Repository, digest: Digest, asker: Asker, patience: Patience
+    ) -> bool:
         """Whether a fallback gave us this manifest in time, since the upstream itself would refuse it."""
         if not upstream.may_pull_elsewhere():
             return False
         try:
-            await patience.wait(self._manifests.get(upstream, repository, digest), holding=True)
+            getting = self._manifests.get(upstream, repository, digest, _changed(asker))
+            await patience.wait(getting, holding=True)
         except RegistryError:
             return False
         return True
@@ -157,3 +175,8 @@ class Pull:
         if resolution.previous is None:
             return None
         return await self._manifests.stored(repository, resolution.previous.digest)
+
+
+def _changed(asker: Asker) -> Purpose:
+    """A pull of what a tag points to now, while we hold what it pointed to before."""
+    return Purpose(asker, "changed", "changed")

@@ -51,6 +51,12 @@ class Doorkeeper:
         if admission is Admission.DENY:
             raise Denied(_refusal(upstream, repository))
 
+    def foresee(self, repository: Repository) -> bool | None:
+        """Whether the repository would be let through; None if upstream would be asked first."""
+        known = self._index.visibility(repository)
+        admission = access.decide(self._private, known, self._clock.time(), self._remember)
+        return None if admission is Admission.ASK else admission is Admission.SERVE
+
     def is_known_to_be_served(self, repository: Repository) -> bool:
         """Whether the repository would be let through for all that is known now; asks nobody."""
         known = self._index.visibility(repository)

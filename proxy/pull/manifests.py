@@ -7,6 +7,7 @@ another one only after upstream was asked, with a free HEAD, whether this reposi
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Final, NamedTuple
 
 from proxy.clock import Clock
@@ -15,6 +16,8 @@ from proxy.oci.errors import Denied, ManifestUnknown, NameUnknown, RegistryError
 from proxy.oci.manifests import ACCEPT_ALL, Descriptor, Manifest, children, declared_media_type
 from proxy.oci.names import Digest, Reference, Repository
 from proxy.policy.negatives import Negatives
+from proxy.policy.quota.purpose import Purpose
+from proxy.pull.errands import Errands
 from proxy.pull.outcome import Outcome
 from proxy.store.blobs import Blobs
 from proxy.store.index import Index
@@ -32,19 +35,29 @@ _OCTETS: Final = "application/octet-stream"
 
 
 class _Acquired(NamedTuple):
-    """A manifest, and the repository for which it was had: `counted` by a GET, else from the store."""
+    """A manifest, and the repository for which it was had: `counted` by a GET, `waited` for quota or not, else from
+    the store."""
 
     manifest: Manifest
     repository: Repository
     counted: bool
+    waited: bool = False
 
 
 class Manifests:
     """Manifests by digest, of any repository."""
 
     def __init__(
-        self, blobs: Blobs, claims: Claims, removal: Removal, index: Index, negatives: Negatives, clock: Clock
+        self,
+        blobs: Blobs,
+        claims: Claims,
+        removal: Removal,
+        index: Index,
+        negatives: Negatives,
+        errands: Errands,
+        clock: Clock,
     ) -> None:
+        self._errands = errands
         self._blobs = blobs
         self._claims = claims
         self._removal = removal
@@ -78,27 +91,35 @@ class Manifests:
         collapsed = (repository, digest) in self._proving
         return await self._prove(upstream, repository, digest), Outcome("miss", collapsed=collapsed)
 
-    async def get(self, upstream: Registry, repository: Repository, digest: Digest) -> tuple[Manifest, Outcome]:
+    async def get(
+        self, upstream: Registry, repository: Repository, digest: Digest, purpose: Purpose
+    ) -> tuple[Manifest, Outcome]:
         """The manifest, fetched if need be. Raises RegistryError."""
         manifest = await self.stored(repository, digest)
         if manifest is not None:
             return manifest, Outcome("hit")
-        return await self.fetch(upstream, repository, digest)
+        return await self.fetch(upstream, repository, digest, purpose)
 
     async def fetch(
-        self, upstream: Registry, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL
+        self,
+        upstream: Registry,
+        repository: Repository,
+        reference: Reference,
+        purpose: Purpose,
+        accept: str = ACCEPT_ALL,
     ) -> tuple[Manifest, Outcome]:
         """The manifest from upstream: a counted pull, shared by all who ask meanwhile. Raises RegistryError."""
         self._negatives.check(_negative_key(repository, reference, accept), self._clock.monotonic())
         key = (repository.registry if isinstance(reference, Digest) else str(repository), reference, accept)
         collapsed = key in self._acquiring
+        start = partial(self._acquire, upstream, repository, reference, purpose, accept)
         try:
-            acquired = await self._acquiring.run(key, lambda: self._acquire(upstream, repository, reference, accept))
+            acquired = await self._acquiring.run(key, start)
         except _NOT_HERE:
             if not collapsed:
                 raise
             # Perhaps said of another repository; if it was of this one, it is remembered.
-            return await self.fetch(upstream, repository, reference, accept)
+            return await self.fetch(upstream, repository, reference, purpose, accept)
         manifest = acquired.manifest
         if acquired.repository != repository:
             if self._proven(repository, manifest.digest) is None:
@@ -106,7 +127,8 @@ class Manifests:
             self._adopt(repository, manifest)
         if not acquired.counted:
             return manifest, Outcome("hit")
-        return manifest, Outcome("miss", stored=True, collapsed=collapsed, counted=0 if collapsed else 1)
+        counted = 0 if collapsed else 1
+        return manifest, Outcome("miss", stored=True, collapsed=collapsed, counted=counted, waited=acquired.waited)
 
     def confirm(self, repository: Repository, said: Descriptor) -> Descriptor:
         """Record what a HEAD said of a manifest in this repository; what it left out stays as it was known."""
@@ -119,15 +141,16 @@ class Manifests:
         return said
 
     async def _acquire(
-        self, upstream: Registry, repository: Repository, reference: Reference, accept: str
+        self, upstream: Registry, repository: Repository, reference: Reference, purpose: Purpose, accept: str
     ) -> _Acquired:
         """Runs once at a time for a digest, so what is not in the store now, nobody else is bringing there."""
         manifest = await self._found(upstream, repository, reference) if isinstance(reference, Digest) else None
-        counted = manifest is None
-        if manifest is None:
-            manifest = await self._fetch(upstream, repository, reference, accept)
+        if manifest is not None:
+            self._adopt(repository, manifest)
+            return _Acquired(manifest, repository, counted=False)
+        manifest, waited = await self._fetch(upstream, repository, reference, purpose, accept)
         self._adopt(repository, manifest)
-        return _Acquired(manifest, repository, counted)
+        return _Acquired(manifest, repository, counted=True, waited=waited)
 
     async def _found(self, upstream: Registry, repository: Repository, digest: Digest) -> Manifest | None:
         """The manifest from the store, to which it came through another repository or before the index was lost."""
@@ -137,15 +160,18 @@ class Manifests:
         proven = self._proven(repository, digest) or await self._prove(upstream, repository, digest)
         return _manifest(proven, body)
 
-    async def _fetch(self, upstream: Registry, repository: Repository, reference: Reference, accept: str) -> Manifest:
+    async def _fetch(
+        self, upstream: Registry, repository: Repository, reference: Reference, purpose: Purpose, accept: str
+    ) -> tuple[Manifest, bool]:
+        """The manifest, by a counted pull, and whether that had to wait for quota."""
         try:
-            manifest = await upstream.get_manifest(repository, reference, accept)
+            manifest, waited = await self._errands.fetch(upstream, repository, reference, purpose, accept)
         except RegistryError as error:
             key = _negative_key(repository, reference, accept)
             self._negatives.remember(key, error, self._clock.monotonic())
             raise
         await self._store(manifest)
-        return manifest
+        return manifest, waited
 
     async def _store(self, manifest: Manifest) -> None:
         """On disk if there is room; a small one is kept in memory in any case."""

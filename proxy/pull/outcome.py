@@ -8,7 +8,7 @@ from typing import Final, Literal, Self
 from proxy.oci.errors import Denied, RegistryError, TooManyRequests, Unavailable
 from proxy.pull.patience import Slow
 
-Reason = Literal["slow", "limited", "denied", "unavailable", "missing"]
+Reason = Literal["slow", "limited", "denied", "unavailable", "missing", "quota-saved"]
 
 _WARNINGS: Final[dict[Reason, str]] = {
     "slow": "served stale: the upstream registry is slow to answer",
@@ -16,6 +16,7 @@ _WARNINGS: Final[dict[Reason, str]] = {
     "denied": "served stale: the upstream registry refuses access",
     "unavailable": "served stale: the upstream registry cannot be reached",
     "missing": "served stale: the upstream registry no longer has this",
+    "quota-saved": "served stale: this has changed, and little is left of the pull quota of the upstream registry",
 }
 
 
@@ -47,6 +48,10 @@ class Outcome:
     counted: int = 0
     fallback: str | None = None
     unstored: str | None = None
+    stretched: bool = False
+    """Answered without asking, though that is longer ago than configured: little is left of the quota."""
+    waited: bool = False
+    """Fetched after a wait for quota."""
 
     @classmethod
     def stale(cls, reason: Reason, age: int) -> Self:
@@ -68,6 +73,7 @@ class Outcome:
             parts.append("collapsed")
         detail = self.stale_because or self.unstored
         detail = detail or ("fallback" if self.fallback else "revalidated" if self.revalidated else None)
+        detail = "quota-waited" if self.waited else "quota-stretched" if self.stretched else detail
         if detail:
             parts.append(f"detail={detail}")
         return "; ".join(parts)

@@ -19,9 +19,12 @@ from proxy.oci.names import Repository, Tag
 from proxy.policy import freshness
 from proxy.policy.freshness import Freshness, StoredTag
 from proxy.policy.negatives import Negatives
+from proxy.policy.quota.purpose import UNKNOWN_PURPOSE
 from proxy.pull.manifests import Manifests
 from proxy.pull.outcome import Outcome, reason_for
 from proxy.pull.patience import Patience
+from proxy.quota.events import Events
+from proxy.quota.governor import Governor
 from proxy.store.index import Index
 from proxy.upstream.client import DigestMissing
 from proxy.upstream.fallback import Registry, Said
@@ -43,8 +46,17 @@ class Tags:
     """Resolves tags of any repository."""
 
     def __init__(
-        self, manifests: Manifests, index: Index, negatives: Negatives, metrics: Metrics, clock: Clock
+        self,
+        manifests: Manifests,
+        index: Index,
+        negatives: Negatives,
+        governor: Governor,
+        events: Events,
+        metrics: Metrics,
+        clock: Clock,
     ) -> None:
+        self._governor = governor
+        self._events = events
         self._manifests = manifests
         self._index = index
         self._negatives = negatives
@@ -78,9 +90,13 @@ class Tags:
     ) -> Resolution:
         now = self._clock.time()
         stored = self._index.tag(repository, tag, accept)
-        state = freshness.decide(stored, now, upstream.window)
+        window = self._governor.window(upstream.account, repository, upstream.window)
+        state = freshness.decide(stored, now, window)
         if stored is not None and state is Freshness.FRESH:
-            outcome = Outcome("hit", age=freshness.age(stored, now), fallback=stored.source)
+            stretched = window > upstream.window and now - stored.checked_at >= upstream.window
+            if stretched:
+                self._governor.stretched(upstream.account)
+            outcome = Outcome("hit", age=freshness.age(stored, now), fallback=stored.source, stretched=stretched)
             return Resolution(stored.target, stored.previous, outcome)
         held = await self._held(repository, stored) if stored is not None else None
         collapsed = (repository, tag, accept) in self._asking
@@ -137,15 +153,15 @@ class Tags:
         """What we hold goes on being served; people should know that upstream has it no more."""
         if self._index.put_vanished(repository, tag, error.code):
             self._metrics.vanished(upstream.name)
-            log.warning(
-                "%s:%s is not to be had upstream any more (%s): it is served stale", repository, tag, error.code
-            )
+            text = f"{repository}:{tag} is not to be had upstream any more ({error.code}): it is served stale"
+            log.warning("%s", text)
+            self._events.note(upstream.name, "vanished", text)
 
     async def _target(self, upstream: Registry, repository: Repository, tag: Tag, accept: str) -> Said[Descriptor]:
         try:
             return await upstream.resolve_tag(repository, tag, accept)
         except DigestMissing:  # An old registry: only the bytes tell.
-            manifest, _ = await self._manifests.fetch(upstream, repository, tag, accept)
+            manifest, _ = await self._manifests.fetch(upstream, repository, tag, UNKNOWN_PURPOSE, accept)
             return Said(manifest.descriptor, None)
 
 

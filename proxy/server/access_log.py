@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Literal, TextIO
 
+from proxy.oci.names import Repository
+from proxy.policy.quota.purpose import Asker
 from proxy.pull.outcome import Outcome
 
 _FLUSH_SECONDS: Final = 0.2
@@ -24,11 +26,12 @@ _MAX_LINES: Final = 100_000
 class Exchange:
     """A request and its answer, as far as they have come."""
 
-    peer: str
+    asker: Asker
     method: str
     started: float
     """By time.perf_counter()."""
     kind: Literal["manifest", "blob", "listing", "ping", "other"] = "other"
+    repository: Repository | None = None
     subject: str = "-"
     """Repository and reference as they were parsed; of a request that could not be parsed, nothing."""
     status: int = 0
@@ -96,7 +99,7 @@ def _text_line(exchange: Exchange, seconds: float) -> str:
     left = " client-left" if exchange.aborted else ""
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return (
-        f"{moment} {exchange.peer} {exchange.method} {exchange.kind} {exchange.subject} {exchange.status} "
+        f"{moment} {exchange.asker.address} {exchange.method} {exchange.kind} {exchange.subject} {exchange.status} "
         f"{exchange.sent}B {seconds * 1000:.1f}ms [{status}]{cost}{error}{left}\n"
     )
 
@@ -105,7 +108,7 @@ def _json_line(exchange: Exchange, seconds: float) -> str:
     outcome = exchange.outcome
     record = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "peer": exchange.peer,
+        "peer": exchange.asker.address,
         "method": exchange.method,
         "kind": exchange.kind,
         "subject": exchange.subject,

@@ -18,9 +18,11 @@ from multidict import CIMultiDict
 from proxy.metrics import Metrics
 from proxy.oci.errors import RegistryError, Unavailable, Unsupported
 from proxy.oci.ranges import parse_range
-from proxy.pull import Outcome, Pull
+from proxy.policy.quota.purpose import Asker, agent_kind
+from proxy.pull import Pull
 from proxy.server import responses
-from proxy.server.access_log import AccessLog, Exchange
+from proxy.server.access_log import Exchange
+from proxy.server.accounting import Accounting
 from proxy.server.floor import TooSlow, cut
 from proxy.server.pump import Pump, Sendable
 from proxy.server.setup_pages import setup_page
@@ -35,9 +37,6 @@ from proxy.server.targets import (
 )
 
 log = logging.getLogger(__name__)
-
-CLIENT_LEFT: Final = 499
-"""What is counted as status for a client that left before it was answered."""
 
 _READ_ONLY: Final = "this is a pull-through cache: it answers GET and HEAD; push to the registry itself"
 
@@ -57,7 +56,7 @@ class Routes:
         pull: Pull,
         pump: Pump,
         metrics: Metrics,
-        access_log: AccessLog | None,
+        accounting: Accounting,
         max_requests: int = 0,
     ) -> None:
         self._max_requests = max_requests or sys.maxsize
@@ -69,7 +68,7 @@ class Routes:
         self._pull = pull
         self._pump = pump
         self._metrics = metrics
-        self._access_log = access_log
+        self._accounting = accounting
 
     async def idle(self) -> None:
         """Wait until no request is being answered."""
@@ -82,7 +81,8 @@ class Routes:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, count it and log it."""
-        exchange = Exchange(request.remote or "-", request.method, started=time.perf_counter())
+        asker = Asker(request.remote or "-", agent_kind(request.headers.get("User-Agent", "")))
+        exchange = Exchange(asker, request.method, started=time.perf_counter())
         headers = responses.common_headers()
         if self._draining:
             headers["Connection"] = "close"
@@ -108,7 +108,7 @@ class Routes:
             log.exception("answering %s %s failed", exchange.method, exchange.subject)
             return self._failed(request, exchange, headers, InternalError("an internal error; see the cache's log"))
         finally:
-            self._account(exchange)
+            self._accounting.ended(exchange)
             self._active -= 1
             if not self._active:
                 self._idle.set()
@@ -124,12 +124,15 @@ class Routes:
         target = self._targets.parse(request.raw_path, namespace)
         match target:
             case ManifestTarget():
+                exchange.repository = target.repository
                 exchange.kind, exchange.subject = "manifest", f"{target.repository} {target.reference}"
                 return await self._manifest(request, exchange, headers.copy(), target)
             case BlobTarget():
+                exchange.repository = target.repository
                 exchange.kind, exchange.subject = "blob", f"{target.repository} {target.digest}"
                 return await self._blob(request, exchange, headers.copy(), target)
             case ListingTarget():
+                exchange.repository = target.repository
                 exchange.kind, exchange.subject = "listing", f"{target.repository} {target.subject or 'tags'}"
                 return await self._listing(request, exchange, headers.copy(), target)
             case CatalogTarget():
@@ -148,9 +151,11 @@ class Routes:
     ) -> web.StreamResponse:
         accept = request.headers.getall("Accept", ())
         if request.method == "HEAD":
-            found, outcome = await self._pull.describe_manifest(target.repository, target.reference, accept)
+            found, outcome = await self._pull.describe_manifest(
+                target.repository, target.reference, accept, exchange.asker
+            )
         else:
-            manifest, outcome = await self._pull.manifest(target.repository, target.reference, accept)
+            manifest, outcome = await self._pull.manifest(target.repository, target.reference, accept, exchange.asker)
             found = manifest.descriptor
         exchange.outcome = outcome
         responses.manifest_headers(headers, found, target.reference, outcome)
@@ -242,29 +247,6 @@ class Routes:
         """The headers leave now."""
         exchange.status = status
         exchange.first_byte_seconds = time.perf_counter() - exchange.started
-
-    def _account(self, exchange: Exchange) -> None:
-        metrics, kind, outcome = self._metrics, exchange.kind, exchange.outcome
-        metrics.request(kind, exchange.method, exchange.status or CLIENT_LEFT)
-        metrics.served(kind, exchange.sent)
-        if exchange.aborted:
-            metrics.aborted(kind)
-        if exchange.first_byte_seconds is not None and (outcome or exchange.error):
-            metrics.first_byte(kind, outcome.label if outcome else "error", exchange.first_byte_seconds)
-        if outcome is not None:
-            self._account_outcome(kind, outcome)
-        if self._access_log is not None:
-            self._access_log.write(exchange, time.perf_counter() - exchange.started)
-
-    def _account_outcome(self, kind: str, outcome: Outcome) -> None:
-        if outcome.stale_because:
-            self._metrics.stale(kind, outcome.stale_because)
-        elif outcome.kind == "hit":
-            self._metrics.hit(kind)
-        else:
-            self._metrics.miss(kind)
-        if outcome.collapsed:
-            self._metrics.collapsed(kind)
 
 
 def _broken_off(request: web.BaseRequest) -> web.StreamResponse:

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Final, Literal
 
 from yarl import URL
@@ -26,10 +25,14 @@ from proxy.oci.manifests import (
     Descriptor,
     Manifest,
     declared_media_type,
+    is_manifest,
     media_type_of,
 )
-from proxy.oci.names import DOCKER_HUB, Digest, Reference, Repository, Tag
-from proxy.policy.quota import Gate, Limits
+from proxy.oci.names import DOCKER_HUB, Digest, Reference, Repository, Tag, parse_reference
+from proxy.policy.quota import Gate
+from proxy.policy.quota.account import Account
+from proxy.policy.quota.ledger import By
+from proxy.policy.quota.purpose import UNKNOWN_PURPOSE, Purpose
 from proxy.upstream.auth import Authorizer
 from proxy.upstream.body import BlobBody, total_size
 from proxy.upstream.credentials import Credentials
@@ -42,7 +45,7 @@ from proxy.upstream.transport import Answer, Transport, content_length
 _HEAD_REFUSED: Final = frozenset({401, 403, 405})
 """What stores that sign a URL for GET alone, and registries that know no HEAD of blobs, answer to it (PROTOCOL 3)."""
 
-
+_PROBED: Final = Repository(DOCKER_HUB, "ratelimitpreview/test")
 _MAX_WARNED: Final = 1000
 
 
@@ -58,9 +61,13 @@ class Upstream:
     an answer.
     """
 
-    def __init__(self, options: UpstreamOptions, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, options: UpstreamOptions, metrics: Metrics, clock: Clock, account: Account | None = None
+    ) -> None:
+        """`account` is what is known of its quota, if anybody knew it before."""
         self.name = options.name
-        self.limits = Limits()
+        self.account = account or Account(options.name, options.username)
+        self.limits = self.account.limits
         self._url = URL(options.url)
         self._transfers = asyncio.Semaphore(options.transfers) if options.transfers else None
         self._warnings: Lru[tuple[Repository, Digest], tuple[str, ...]] = Lru(_MAX_WARNED)
@@ -109,11 +116,26 @@ class Upstream:
 
     async def head_manifest(self, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL) -> Descriptor:
         """What a reference points to now. Free. Raises DigestMissing where upstream does not say."""
-        self._check(Gate.REQUESTS)
+        return await self._head_manifest(repository, reference, accept, "head")
+
+    async def probe(self) -> None:
+        """Ask for the quota, with what is there for that, or what it was told with before (PROTOCOL 1.5). Free."""
+        repository: Repository = _PROBED
+        reference: Reference = Tag("latest")
+        if self.name != DOCKER_HUB:
+            if self.account.subject is None:
+                return
+            name, text = self.account.subject
+            repository, reference = Repository(self.name, name), parse_reference(text)
+        with suppress(DigestMissing):
+            await self._head_manifest(repository, reference, ACCEPT_ALL, "probe")
+
+    async def _head_manifest(self, repository: Repository, reference: Reference, accept: str, by: By) -> Descriptor:
+        await self._pass(Gate.REQUESTS)
         async with self._questions.ask():
             url = self._manifest_url(repository, reference)
             with await self._auth.request("manifest", "HEAD", url, repository, {"Accept": accept}) as answer:
-                self._observe(answer)
+                self._observe(answer, by, repository, reference)
                 if answer.status != 200:
                     raise await self._refusals.of(answer, ManifestUnknown)
                 digest = self._confirmed(reference, _content_digest(answer))
@@ -122,8 +144,14 @@ class Upstream:
                 self._note_warnings(repository, digest, answer)
                 return Descriptor(digest, _media_type(answer), content_length(answer.headers))
 
-    async def get_manifest(self, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL) -> Manifest:
-        """The manifest, verified: the bytes are those of its digest.
+    async def get_manifest(
+        self,
+        repository: Repository,
+        reference: Reference,
+        accept: str = ACCEPT_ALL,
+        purpose: Purpose = UNKNOWN_PURPOSE,
+    ) -> Manifest:
+        """The manifest, verified: the bytes are those of its digest. `purpose` is for the books.
 
         Costs a counted pull, and counts one for every answer but 401 and 429: those are known to be free, of all others
         it is assumed that they are not.
@@ -134,7 +162,8 @@ class Upstream:
             with await self._auth.request("manifest", "GET", url, repository, {"Accept": accept}) as answer:
                 if answer.elsewhere or answer.status != 429:
                     self._metrics.counted_pull(self.name)
-                self._observe(answer)
+                    self.account.spent(str(repository), str(reference), purpose, self._clock.monotonic())
+                self._observe(answer, "get", repository, reference)
                 if answer.status != 200:
                     raise await self._refusals.of(answer, ManifestUnknown, pull=True)
                 body = await answer.read(MAX_MANIFEST_BYTES)
@@ -147,7 +176,7 @@ class Upstream:
 
     async def head_blob(self, repository: Repository, digest: Digest) -> int | None:
         """The size of a blob in bytes, None if upstream does not say. Where HEAD is refused a GET of one byte asks."""
-        self._check(Gate.REQUESTS)
+        await self._pass(Gate.REQUESTS)
         async with self._questions.ask():
             url = self._blob_url(repository, digest)
             try:
@@ -192,7 +221,7 @@ class Upstream:
         limits how many `transfers` there are at a time.
         """
         async with self._transfers or nullcontext():
-            self._check(Gate.REQUESTS)
+            await self._pass(Gate.REQUESTS)
             async with bounded(self.name, at_least=self._idle_timeout):
                 body = await self._open(repository, digest, offset)
             self._questions.answered()
@@ -208,7 +237,7 @@ class Upstream:
         private repositories behind a 404 too, so there its list of tags must be readable. A 200 must look like a
         registry's, since the page of a login looks like a success too.
         """
-        self._check(Gate.REQUESTS)
+        await self._pass(Gate.REQUESTS)
         async with self._questions.ask():
             try:
                 if await self._has_publicly(repository, reference or Tag("latest")):
@@ -220,9 +249,17 @@ class Upstream:
     def _check(self, gate: Gate) -> None:
         self.limits.check(gate, self.name, self._clock.monotonic())
 
+    async def _pass(self, gate: Gate) -> None:
+        """Returns when this kind of request may be sent. Raises TooManyRequests."""
+        self._check(gate)
+        seconds = self.limits.slot(self.name, self._clock.monotonic())
+        if seconds:
+            await asyncio.sleep(seconds)
+            self._check(gate)
+
     async def _pass_pulls(self, repository: Repository, reference: Reference, accept: str) -> None:
         """Raises TooManyRequests while the pull limit is known to be reached; when that is unsure, a HEAD tells."""
-        self._check(Gate.PULLS)
+        await self._pass(Gate.PULLS)
         if self.limits.probe_due(self._clock.monotonic()):
             await self.head_manifest(repository, reference, accept)
             self._check(Gate.PULLS)
@@ -232,7 +269,9 @@ class Upstream:
         url, headers = self._manifest_url(repository, reference), {"Accept": ACCEPT_ALL}
         with await self._auth.request("manifest", "HEAD", url, repository, headers, anonymous=True) as answer:
             if not self.has_credentials:
-                self._observe(answer)  # The quota of those without an account is not ours otherwise.
+                self._observe(
+                    answer, "head", repository, reference
+                )  # The quota of those without an account is not ours otherwise.
             is_manifest = _content_digest(answer) is not None or _media_type(answer).startswith("application/vnd.")
             return await self._yes_or_no(answer, is_manifest)
 
@@ -268,7 +307,7 @@ class Upstream:
         expected = reference if isinstance(reference, Digest) else _content_digest(answer)
         if expected is not None and not expected.matches(body):
             raise Unavailable(f"{self.name}: a manifest whose bytes are not those of its digest {expected}")
-        if expected is None and not _is_manifest(body):  # Nobody vouches for these bytes, and 200 is soon said.
+        if expected is None and not is_manifest(body):  # Nobody vouches for these bytes, and 200 is soon said.
             raise Unavailable(f"{self.name}: an answer that is not a manifest")
         media_type = _media_type(answer) or declared_media_type(body) or "application/octet-stream"
         return Manifest(expected or Digest.of(body), media_type, body)
@@ -280,9 +319,10 @@ class Upstream:
             raise Unavailable(f"{self.name} answered {said} where {reference} was asked for")
         return reference
 
-    def _observe(self, answer: Answer) -> None:
+    def _observe(self, answer: Answer, by: By, repository: Repository, reference: Reference) -> None:
         if not answer.elsewhere and answer.status != 429:
-            self.limits.observe(answer.headers, self._clock.monotonic())
+            subject = (repository.name, str(reference))
+            self.account.heard(answer.headers, by, self._clock.monotonic(), subject)
 
     def _note_warnings(self, repository: Repository, digest: Digest, answer: Answer) -> None:
         warnings = passable_warnings(answer.headers.getall("Warning", ()))
@@ -315,15 +355,6 @@ def _content_digest(answer: Answer) -> Digest | None:
         return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
     except DigestInvalid:
         return None
-
-
-def _is_manifest(body: bytes) -> bool:
-    """Whether this is JSON with the `schemaVersion` that every manifest has (OCI image spec)."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(document, dict) and "schemaVersion" in document
 
 
 def _media_type(answer: Answer) -> str:

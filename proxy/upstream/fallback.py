@@ -24,6 +24,8 @@ from proxy.oci.errors import Denied, RegistryError, TooManyRequests, Unavailable
 from proxy.oci.listings import Listing
 from proxy.oci.manifests import ACCEPT_ALL, Descriptor, Manifest
 from proxy.oci.names import Digest, Reference, Repository, Tag
+from proxy.policy.quota.account import Account
+from proxy.policy.quota.purpose import UNKNOWN_PURPOSE, Purpose
 from proxy.upstream.body import BlobBody
 from proxy.upstream.client import DigestMissing, Upstream
 
@@ -90,11 +92,38 @@ class Registry:
         """Whether the repository has this manifest, and its type and size. Free."""
         return (await self._ask("manifest", lambda each: each.head_manifest(repository, digest))).what
 
-    async def get_manifest(self, repository: Repository, reference: Reference, accept: str = ACCEPT_ALL) -> Manifest:
-        """The manifest, verified. A counted pull. By tag from the upstream itself only: a fallback's has no digest."""
+    @property
+    def account(self) -> Account:
+        """What is known of the quota of the upstream itself."""
+        return self._upstream.account
+
+    async def refresh_quota(self, repository: Repository, reference: Reference) -> None:
+        """Ask the upstream itself about this manifest, for what its headers tell. Free."""
+        await self._upstream.head_manifest(repository, reference)
+
+    async def get_manifest(
+        self,
+        repository: Repository,
+        reference: Reference,
+        accept: str = ACCEPT_ALL,
+        purpose: Purpose = UNKNOWN_PURPOSE,
+        *,
+        kept: TooManyRequests | None = None,
+    ) -> Manifest:
+        """The manifest, verified. A counted pull. By tag from the upstream itself only: a fallback's has no digest.
+
+        With `kept`, the upstream's own quota is kept for others: only fallbacks are asked, and that is raised if none
+        has it.
+        """
+
+        async def ask(each: Upstream) -> Manifest:
+            return await each.get_manifest(repository, reference, accept, purpose)
+
         if isinstance(reference, Tag):
-            return await self._upstream.get_manifest(repository, reference, accept)
-        return (await self._ask("manifest", lambda each: each.get_manifest(repository, reference, accept))).what
+            if kept is not None:
+                raise kept
+            return await ask(self._upstream)
+        return (await self._ask("manifest", ask, kept)).what
 
     async def head_blob(self, repository: Repository, digest: Digest) -> int | None:
         """The size of a blob in bytes, None if nobody says."""
@@ -135,11 +164,23 @@ class Registry:
 
         return await self._ask("other", ask)
 
-    async def _ask(self, kind: str, ask: Callable[[Upstream], Awaitable[T]], *, last: bool = False) -> Said[T]:
+    async def _ask(
+        self,
+        kind: str,
+        ask: Callable[[Upstream], Awaitable[T]],
+        refusal: RegistryError | None = None,
+        *,
+        last: bool = False,
+    ) -> Said[T]:
         """The first answer; `kind` is for the metrics. Fallbacks are asked only if the upstream could not be, or should
-        be asked `last`: as it is while it rests, and while its breaker is open, which openings of blobs pass."""
-        refusal: RegistryError | None = None
-        last = last or self._clock.monotonic() < self._rests_until or bool(self._upstream.breaker_open_for())
+        be asked `last`: as it is while it rests, and while its breaker is open, which openings of blobs pass. With a
+        `refusal` it is not asked at all, and that is its answer."""
+        last = (
+            last
+            or refusal is not None
+            or self._clock.monotonic() < self._rests_until
+            or bool(self._upstream.breaker_open_for())
+        )
         if self._fallbacks and not last:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping
 from typing import Final
 
@@ -43,7 +44,7 @@ class Refusals:
     def too_many(self, gate: Gate, headers: Mapping[str, str]) -> TooManyRequests:
         """Closes the gate for as long as a 429 says, or as long as we wait by ourselves."""
         now = self._clock.monotonic()
-        self._limits.refused(gate, self._retry_after(headers), now)
+        self._limits.refused(gate, self._retry_after(headers), now, random.random())
         limit = "pull limit" if gate is Gate.PULLS else "request limit"
         return TooManyRequests(
             f"the {limit} of {self._upstream} is reached", retry_after=self._limits.closed_for(gate, now)

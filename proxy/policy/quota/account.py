@@ -7,13 +7,14 @@ heard before, since sponsored repositories are sent none; only where no limit is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Final, Literal
 
 from proxy.policy.quota.forecast import Forecast, forecast
-from proxy.policy.quota.gates import Gate, Limits
+from proxy.policy.quota.gates import Limits
 from proxy.policy.quota.governor import Level, Rules
-from proxy.policy.quota.headers import read_quota, read_source
+from proxy.policy.quota.headers import Quota, read_quota, read_source
 from proxy.policy.quota.leak import DEFAULT_WINDOW_SECONDS, Leak
 from proxy.policy.quota.ledger import By, Ledger, Observation, Spend
 from proxy.policy.quota.purpose import Purpose
@@ -37,6 +38,8 @@ class Account:
         self.unlimited = False
         self.subject: tuple[str, str] | None = None
         """A repository and reference that upstream told a limit with."""
+        self.pulls = 0
+        """Counted pulls since the start of this process."""
         self._level = Level.PLENTY
 
     def __repr__(self) -> str:
@@ -67,8 +70,29 @@ class Account:
 
     def spent(self, repository: str, reference: str, purpose: Purpose, now: float) -> None:
         """A counted pull was answered."""
+        self.pulls += 1
         self.ledger.spent(Spend(now, repository, reference, purpose))
         self.leak.spent(now)
+
+    def remember(
+        self,
+        observations: Sequence[Observation],
+        spends: Sequence[Spend],
+        fetched: Iterable[tuple[str, str]],
+        now: float,
+    ) -> None:
+        """What an earlier process heard and spent, oldest first. What was heard since stands."""
+        same = list(takewhile(lambda each: _same_quota(each, observations[-1]), reversed(observations)))
+        self.ledger.remember(observations, spends, fetched, same[-1].at if same else None)
+        last = self.ledger.last
+        if last is None or self.last_heard is not None:
+            return
+        self.last_heard = last.at
+        self.unlimited = last.limit is None and last.remaining is None
+        if not self.unlimited:
+            self.limits.quota = Quota(last.limit, last.remaining, last.window, last.source, last.at)
+        if not self._in_force(now):
+            self.limits.forget_quota()
 
     def kind(self, now: float) -> Kind:
         """Whether there is a limit, as far as is known."""
@@ -79,7 +103,7 @@ class Account:
     def level(self, rules: Rules, now: float) -> Level:
         """How much is left."""
         quota = self.limits.quota
-        if self.limits.closed_for(Gate.PULLS, now) is not None:
+        if self.limits.pulls_refused_for(now) is not None:
             self._level = Level.EXHAUSTED
         elif quota is None or not self._in_force(now):
             self._level = Level.PLENTY
@@ -89,7 +113,7 @@ class Account:
 
     def forecast(self, now: float) -> Forecast:
         """What is to be expected."""
-        closed = self.limits.closed_for(Gate.PULLS, now) is not None
+        closed = self.limits.pulls_refused_for(now) is not None
         return forecast(self.ledger, self.leak, now, unlimited=self.kind(now) == "unlimited", closed=closed)
 
     def _in_force(self, now: float) -> bool:
@@ -106,6 +130,11 @@ class Account:
     def _begin_anew(self, seen: Observation, now: float) -> None:
         """Counts of another account, address or limit cannot be compared."""
         last = self.ledger.last
-        if last is not None and (last.source, last.limit) != (seen.source, seen.limit):
+        if last is not None and not _same_quota(last, seen):
             self.leak.reset()
             self.ledger.begin(now)
+
+
+def _same_quota(one: Observation, other: Observation) -> bool:
+    """Whether the counts of both can be compared."""
+    return (one.source, one.limit) == (other.source, other.limit)

@@ -45,7 +45,7 @@ class Forecast:
     earliest: float | None = None
     latest: float | None = None
     returns_at: float | None = None
-    """When the first of what was used should come back."""
+    """When the first of what was used should come back, if it is known when that was."""
     returns_latest: float | None = None
     """By then some of it has to, if the window is a rolling one."""
 
@@ -109,11 +109,12 @@ def _use(ledger: Ledger, leak: Leak, now: float, window: float, last: Observatio
     spends = [each.at for each in ledger.spends(begin)]
     falls = _falls(ledger.observations(begin))
     others = [(at, float(count)) for at, count in leak.falls(begin)]
-    weight = 1.0
-    if len(spends) >= WEIGHED_PULLS:
+    told_until = falls[-1][0] if falls else begin
+    lagging = sum(at > told_until for at in spends)
+    weight, told = 1.0, len(spends) - lagging
+    if told >= WEIGHED_PULLS:
         fallen = sum(amount for _, amount in falls) - sum(amount for _, amount in others)
-        weight = min(1.0, max(LEAST_WEIGHT, fallen / len(spends)))
-    lagging = sum(at > (falls[-1][0] if falls else begin) for at in spends)
+        weight = min(1.0, max(LEAST_WEIGHT, fallen / told))
     pending = min(float(lagging), (last.limit or 0) / 10)
     return _Use(sorted([(at, weight) for at in spends] + others), pending)
 
@@ -163,7 +164,10 @@ def _returns(
     """When the first of what was used is expected back, and by when it has to be."""
     if last.limit is None or last.remaining is None or last.remaining >= last.limit:
         return None, None
-    first = next((at + window for at, _ in use.events if at + window > now), None)
+    known = [(at + window, amount) for at, amount in use.events if at + window > now]
+    used = last.limit - last.remaining
+    # Of what we know nothing of, some may come back at any moment before.
+    first = known[0][0] if 2 * sum(amount for _, amount in known) >= used else None
     told = [each.at for each in ledger.observations(now - window) if (each.remaining or 0) < (each.limit or 0)]
     latest = (told[0] if told and ledger.since is not None and told[0] >= ledger.since else last.at) + window
     return (min(first, latest) if first is not None else None), latest

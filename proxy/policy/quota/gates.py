@@ -98,6 +98,10 @@ class Limits:
         left = max(self._closed_until.get(each, now) for each in {gate, Gate.REQUESTS}) - now
         return left if left > 0 else None
 
+    def pulls_refused_for(self, now: float) -> float | None:
+        """The seconds for which the pull limit alone stops GETs of manifests; None while it does not."""
+        return self.closed(now).get(Gate.PULLS)
+
     def is_exhausted(self, now: float) -> bool:
         """Whether a GET of a manifest would be refused, by us or, as far as upstream told, by upstream."""
         return self.closed_for(Gate.PULLS, now) is not None or (self.quota is not None and self.quota.remaining == 0)

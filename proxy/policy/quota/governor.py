@@ -5,7 +5,8 @@
     careful   -                   windows x2          windows x2, changed tags are answered with what we hold
     tight     -                   windows x6, likewise                     likewise, cold pulls wait
     reserve   -                   likewise, cold pulls wait                likewise
-    exhausted changed tags are answered with what we hold, cold pulls wait, whatever it is
+    exhausted changed tags are answered with what we hold, cold pulls wait, whatever it is; windows are as configured,
+              since asking is free and tells as soon as something has come back
 
 Cold pulls are of what we hold nothing for. A pull that has begun - its index was fetched a moment ago, and now a
 manifest in it is asked for - is not stopped half-way while anything is left: that would waste what it has cost. The
@@ -62,7 +63,7 @@ class Decision(Enum):
     """Wait a little for quota, and refuse if none comes."""
 
 
-_STRETCH: Final = {Level.CAREFUL: 2.0, Level.TIGHT: 6.0, Level.RESERVE: 6.0, Level.EXHAUSTED: 6.0}
+_STRETCH: Final = {Level.CAREFUL: 2.0, Level.TIGHT: 6.0, Level.RESERVE: 6.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Need = Literal["changed", "cold", "begun"]
 """Something older is held; nothing is; nothing, but an index that names it was just fetched."""
@@ -40,8 +40,7 @@ AGENTS: Final = frozenset({*_KINDS.values(), OTHER_AGENT})
 _LONGEST: Final = max(map(len, _KINDS))
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(NamedTuple):
     """Who asks, as far as an open listener can know: an address, and a kind of client of AGENTS."""
 
     address: str
@@ -59,6 +58,9 @@ class Purpose:
     asker: Asker
     why: Why
     need: Need = "cold"
+
+
+UNKNOWN_PURPOSE: Final = Purpose(NOBODY, "digest")
 
 
 def agent_kind(user_agent: str) -> str:

@@ -1,0 +1,97 @@
+"""What is known of pull quotas and expected of them, read at a scrape. What is unknown has no sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaSample:
+    """One upstream. `level` from 0, plenty, to 4, exhausted; `exhausted_seconds` from now, 0 when it is.
+
+    What was saved is what clients got and upstream was not asked for, since the start.
+    """
+
+    upstream: str
+    level: int
+    waiting: int
+    unexplained: int
+    bypass_suspected: bool
+    observed_seconds: float | None
+    exhausted_seconds: float | None
+    saved_pulls: int
+    saved_bytes: int
+    outages: int
+
+
+class QuotaCollector(Collector):
+    """The quotas of upstreams."""
+
+    def __init__(self, read: Callable[[], Iterable[QuotaSample]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        samples = list(self._read())
+
+        def gauge(name: str, documentation: str, values: Iterable[float | None]) -> Metric:
+            family = GaugeMetricFamily(f"pullthrough_{name}", documentation, labels=["upstream"])
+            return _filled(family, samples, values)
+
+        def counter(name: str, documentation: str, values: Iterable[float | None]) -> Metric:
+            family = CounterMetricFamily(f"pullthrough_{name}", documentation, labels=["upstream"])
+            return _filled(family, samples, values)
+
+        yield gauge(
+            "governor_level",
+            "How careful the governor is: 0 plenty, 1 careful, 2 tight, 3 reserve, 4 exhausted.",
+            (each.level for each in samples),
+        )
+        yield gauge("quota_waiting", "Pulls of clients that wait for quota.", (each.waiting for each in samples))
+        yield gauge(
+            "quota_unexplained_pulls",
+            "Pulls of this window that upstream counted and this cache did not make.",
+            (each.unexplained for each in samples),
+        )
+        yield gauge(
+            "quota_bypass_suspected",
+            "Whether somebody else seems to use this account or address.",
+            (each.bypass_suspected for each in samples),
+        )
+        yield gauge(
+            "quota_observed_seconds",
+            "How long ago upstream last told its quota.",
+            (each.observed_seconds for each in samples),
+        )
+        yield gauge(
+            "quota_exhausted_in_seconds",
+            "When the quota is used up at the present rate; absent if it is not, or too little is known.",
+            (each.exhausted_seconds for each in samples),
+        )
+        yield counter(
+            "saved_pulls",
+            "Manifests that clients got, less the counted pulls they cost.",
+            (each.saved_pulls for each in samples),
+        )
+        yield counter(
+            "saved_bytes",
+            "Body bytes that clients got, less those that upstream sent.",
+            (each.saved_bytes for each in samples),
+        )
+        yield counter(
+            "outages_bridged",
+            "Times of trouble in which clients were answered from the cache.",
+            (each.outages for each in samples),
+        )
+
+
+def _filled(
+    family: GaugeMetricFamily | CounterMetricFamily, samples: Iterable[QuotaSample], values: Iterable[float | None]
+) -> Metric:
+    for sample, value in zip(samples, values, strict=True):
+        if value is not None:
+            family.add_metric([sample.upstream], float(value))
+    return family
