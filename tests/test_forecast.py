@@ -138,6 +138,15 @@ def test_what_others_pull_uses_it_up_as_well() -> None:
     assert (found.per_second or 0) * HOUR == pytest.approx(116, rel=0.1)
 
 
+def test_a_lump_that_others_used_says_less_than_as_many_one_by_one() -> None:
+    """Forty at once, ten minutes ago: that may come again soon, or never."""
+    found = Day(watched=30).tell(30, 100).tell(10, 60).tell(0, 60).forecast()
+
+    assert found.state == "falling"
+    assert (hours(found.earliest) or 0) < 0.5 * (hours(found.exhausted_at) or 0)
+    assert found.latest is None
+
+
 def test_what_was_pulled_first_comes_back_first() -> None:
     found = Day(watched=330).pulls([320, 200, 25, 20, 15, 10]).forecast()
 

@@ -58,8 +58,14 @@ class _Use:
     pending: float
     """How far the counter may lag behind our own pulls."""
 
-    def since(self, moment: float) -> float:
-        return sum(amount for at, amount in self.events if at >= moment)
+    def since(self, moment: float) -> tuple[float, float]:
+        """How much was used from then on, and what chance may have added to it, or left out.
+
+        What others used comes in lumps, of which nobody knows when the next one does: so many at once tell less of a
+        rate than as many one by one.
+        """
+        amounts = [amount for at, amount in self.events if at >= moment]
+        return sum(amounts), CONFIDENCE * math.sqrt(sum(amount * amount for amount in amounts))
 
 
 def forecast(ledger: Ledger, leak: Leak, now: float, *, unlimited: bool = False, closed: bool = False) -> Forecast:
@@ -79,13 +85,12 @@ def forecast(ledger: Ledger, leak: Leak, now: float, *, unlimited: bool = False,
             "exhausted", exhausted_at=_ended(ledger, last), returns_at=returns_at, returns_latest=returns_latest
         )
     watched = now - max(ledger.since, now - HORIZONS_SECONDS[-1])
-    over, used = _rate(use, now, watched)
+    over, used, spread = _rate(use, now, watched)
     if used == 0 and watched >= LEARNT_SECONDS:
         return Forecast("steady", 0.0, over, returns_at=returns_at, returns_latest=returns_latest)
     if (used < ENOUGH and watched < HORIZONS_SECONDS[0]) or not over:
         return Forecast("too-little", returns_at=returns_at, returns_latest=returns_latest)
     returns = [(at + window - now, amount) for at, amount in use.events if at + window > now]
-    spread = CONFIDENCE * math.sqrt(used)
     rate, most, least = used / over, (used + spread) / over, max(0.0, used - spread) / over
     best = _used_up(last.remaining, rate, returns, window)
     earliest = _used_up(max(0.0, last.remaining - use.pending), most, [], window)
@@ -134,14 +139,14 @@ def _falls(observations: Sequence[Observation]) -> list[tuple[float, int]]:
     return found
 
 
-def _rate(use: _Use, now: float, watched: float) -> tuple[float, float]:
-    """Over how many seconds, and what was used in them."""
+def _rate(use: _Use, now: float, watched: float) -> tuple[float, float, float]:
+    """Over how many seconds, what was used in them, and by how much that may be chance."""
     for horizon in HORIZONS_SECONDS:
         over = min(horizon, watched)
-        used = use.since(now - over)
+        used, spread = use.since(now - over)
         if used >= ENOUGH or over == watched:
             break
-    return over, used
+    return over, used, spread
 
 
 def _used_up(remaining: float, rate: float, returns: Sequence[tuple[float, float]], window: float) -> float | None:
