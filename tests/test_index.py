@@ -252,6 +252,20 @@ async def test_what_is_written_while_another_has_the_database_locked_is_written_
         assert await index.write(lambda writer: writer.execute("SELECT size FROM blobs").fetchall()) == [(3,)]
 
 
+async def test_a_value_that_no_column_can_hold_takes_nothing_else_with_it(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(path) as index:
+        index.put_link(APP, Descriptor(DIGEST, "a/b", 2**70), held=True)
+        index.put_link(APP, Descriptor(OTHER, "\ud800", 1), held=True)
+        index.put_blob(DIGEST, 3)
+        assert await index.write(lambda writer: writer.execute("SELECT size FROM blobs").fetchall()) == [(3,)]
+    async with opened(path) as index:
+        assert (index.blob_size(DIGEST), index.link(APP, OTHER)) == (3, None)
+
+    assert caplog.text.count("a change could not be written to the index") == 2
+
+
 async def test_a_job_comes_after_what_was_put_before_and_nothing_old_is_remembered_after_it(path: Path) -> None:
     async with opened(path) as index:
         index.put_blob(DIGEST, 3)
@@ -373,9 +387,4 @@ async def test_without_its_index_the_cache_serves_its_blobs_after_free_heads(
 
     assert {(reply.status, reply.body) for reply in replies} == {(200, layer.content)}
     assert (hub.count("HEAD", "blob"), hub.count("GET", "blob"), hub.blob_bytes_sent) == (1, 0, 0)
-    assert (await cache.status())["cache"] | {"directory": "", "memory_bytes": 0} == {
-        "directory": "",
-        "blobs": 1,
-        "bytes": size,
-        "memory_bytes": 0,
-    }
+    assert (await cache.status())["cache"].items() >= {"blobs": 1, "bytes": size}.items()

@@ -92,16 +92,24 @@ class Writer(Generic[W]):
             return _NOTHING
 
     def _write_batch(self, batch: list[W]) -> None:
-        def write(connection: sqlite3.Connection) -> None:
-            for each in batch:
-                self._write(connection, each)
-
         try:
-            self._transact(write)
+            self._transact(lambda connection: self._write_all(connection, batch))
         except sqlite3.Error as error:
             log.error("%d changes could not be written to the index: %s", len(batch), error)
             self._failed(error)
+        except Exception as error:
+            # A value that no column can hold: it must not take the others with it, and never this thread.
+            if len(batch) == 1:
+                log.error("a change could not be written to the index: %s", error)
+            else:
+                for each in batch:
+                    self._write_batch([each])
+                return
         self._written(batch)
+
+    def _write_all(self, connection: sqlite3.Connection, batch: list[W]) -> None:
+        for each in batch:
+            self._write(connection, each)
 
     def _do(self, job: Job[Any]) -> None:
         try:
