@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from proxy.config import ServerOptions
-from proxy.server.connection import MAX_FIELDS, MAX_HEADER_BYTES, Connection
+from proxy.server.connection import MAX_FIELDS, MAX_HEADER_BYTES, READ_BYTES, Connection
 from tests.cache_rig import ANY_PORT, CacheRig
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub
@@ -118,11 +119,18 @@ async def test_the_place_of_a_connection_that_has_ended_is_free_again(serve: Ser
                 await connected(cache, 0)
 
 
-async def test_a_limit_of_0_is_none(serve: Serve) -> None:
+async def test_a_limit_of_0_is_none(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     async with serve(max_connections=0, max_connections_per_client=0) as cache, AsyncExitStack() as clients:
         for _ in range(20):
             await clients.enter_async_context(raw_client(cache.url))
         await connected(cache, 20)
+
+
+async def test_a_refused_client_that_stays_is_ended_all_the_same(serve: Serve) -> None:
+    async with serve(max_connections=1) as cache, raw_client(cache.url), raw_client(cache.url) as refused:
+        assert (await refused.reply()).status == 503
+        await eventually(lambda: cache.app._connections._lingering == 0)
 
 
 async def test_refusing_a_crowd_leaves_nothing_behind(serve: Serve) -> None:
@@ -290,6 +298,22 @@ async def test_the_size_of_a_header_is_bounded(cache: CacheRig, request_head: by
             assert await client.rest() == b""
 
 
+async def test_a_header_that_was_refused_for_its_size_is_not_refused_for_its_time_too(
+    serve: Serve, hub: FakeHub
+) -> None:
+    async with serve(header_timeout=0.2) as cache, raw_client(cache.url) as client:
+        hub.hang("manifest")
+        client.ask("GET", "/v2/library/app/manifests/latest")
+        await hub.wait_held("manifest")
+        client.send(b"GET /v2/ HTTP/1.1\r\n")
+        client.send(f"{FILL}\r\n".encode() * 40)
+        connection = only_connection(cache)
+        await eventually(lambda: connection._deaf)
+        await asyncio.sleep(0.4)
+        assert len(connection._messages) == 1
+        hub.release()
+
+
 async def test_a_header_of_many_large_fields_is_refused_before_its_end(cache: CacheRig) -> None:
     async with raw_client(cache.url) as client:
         client.send(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n")
@@ -373,6 +397,23 @@ async def test_a_request_whose_end_could_be_read_in_two_ways_is_refused_with_all
         assert await client.rest() == b""
 
 
+@pytest.mark.parametrize(
+    "field", ["Accept", "Range", "If-None-Match", "If-Range", "Authorization", "Host", "User-Agent", "Cookie"]
+)
+async def test_no_value_of_a_header_is_trouble(cache: CacheRig, hub: FakeHub, field: str) -> None:
+    image = hub.add_image("library/app", "latest", [b"layer" * 100])
+    things = ("manifests/latest", f"manifests/{image.digest}", f"blobs/{image.layers[0]}", "tags/list")
+    paths = [*(f"/v2/library/app/{each}" for each in things), "/v2/", "/setup/dockerd"]
+    host = b"" if field == "Host" else b"Host: cache\r\n"
+    async with raw_client(cache.url) as client:
+        for value in (b"\xaa\xff", b"", b"a" * 5000, b",;=\"'\\,,", b"*/\xc3", b"\xc4\xb0"):
+            for path in paths:
+                client.send(f"GET {path} HTTP/1.1\r\n".encode() + host + f"{field}: ".encode() + value + b"\r\n\r\n")
+                reply = await client.reply()
+                refused = field == "Host" and path.startswith("/setup") and reply.status == 400
+                assert (path, value, reply.status) == (path, value, 200) or refused
+
+
 # Bodies
 
 
@@ -428,6 +469,25 @@ async def test_a_body_is_not_taken_in_while_its_request_waits(cache: CacheRig, h
         await eventually(lambda: connection._reading_paused)
         assert connection._body.total_bytes < 200_000
         hub.release()
+
+
+async def test_little_is_read_at_once(cache: CacheRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that many connections that send as much as they can take little memory each."""
+    sizes: list[int] = []
+    received = Connection.data_received
+
+    def recorded(self: Connection, data: bytes) -> None:
+        sizes.append(len(data))
+        received(self, data)
+
+    monkeypatch.setattr(Connection, "data_received", recorded)
+    async with raw_client(cache.url) as client:
+        client.ask("POST", "/v2/", "Content-Length: 1000000")
+        client.send(bytes(1_000_000))
+        client.ask("GET", "/v2/")
+        assert [(await client.reply()).status for _ in range(2)] == [405, 200]
+
+    assert max(sizes) <= READ_BYTES
 
 
 async def test_a_body_is_never_unpacked(cache: CacheRig) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.server.connection import Patience
 from proxy.server.connections import Connections
 from proxy.server.floor import Floor
 from proxy.server.pump import Pump
@@ -158,6 +159,21 @@ async def test_a_slow_client_that_takes_enough_gets_all(
         assert await cache.metric(SLOW, reason="slow_reader") is None
 
 
+async def test_what_goes_by_the_file_never_overtakes_what_waits_to_be_written(cache: CacheRig, hub: FakeHub) -> None:
+    """Manifests are written by the transport, which keeps what the socket does not take; blobs go to the socket."""
+    manifest, layer = add_manifest(hub, 60_000), add_layer(hub, 100_000)
+    await cache.get_manifest(REPOSITORY, "latest")
+    await cache.get_blob(REPOSITORY, layer.digest)
+    async with raw_client(cache.url, receive_buffer=4096) as client:
+        for _ in range(60):
+            client.ask("GET", LATEST)
+            client.ask("GET", layer.path)
+        await asyncio.sleep(0.3)  # Until nothing more goes into the sockets.
+        replies = [await client.reply() for _ in range(120)]
+
+    assert [reply.body for reply in replies] == [manifest, layer.content] * 60
+
+
 # Half closed
 
 
@@ -175,6 +191,37 @@ async def test_a_client_that_ends_its_side_after_asking_is_answered(
         assert await client.rest() == b""
 
     assert [reply.body for reply in replies] == [b"{}", layer.content, manifest]
+
+
+async def test_once_it_is_answered_a_client_that_ended_its_side_is_not_kept_waiting(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.server.connections.Patience", functools.partial(Patience, half_closed=60.0))
+    async with CacheRig(hub.url, tmp_path) as cache, raw_client(cache.url) as client, asyncio.timeout(10):
+        client.ask("GET", "/v2/")
+        client.half_close()
+        assert (await client.reply()).status == 200
+        assert await client.rest() == b""
+
+
+async def test_a_client_that_ended_its_side_may_take_its_time(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.server.connections.Patience", functools.partial(Patience, half_closed=0.1))
+    layer = add_layer(hub, 6 * MIB)
+    async with CacheRig(hub.url, tmp_path) as cache:
+        await cache.get_blob(REPOSITORY, layer.digest)
+        async with raw_client(cache.url, receive_buffer=65536) as client:
+            client.ask("GET", layer.path)
+            client.half_close()
+            await client.head()
+            received = b""
+            for _ in range(10):
+                received += await client.read(50_000)
+                await asyncio.sleep(0.05)
+            received += await client.read(layer.size - len(received))
+
+    assert received == layer.content
 
 
 async def test_a_client_that_ended_its_side_is_not_waited_for_when_there_is_no_answer(

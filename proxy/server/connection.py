@@ -22,9 +22,8 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.oci.errors import RegistryError
 from proxy.server import responses
@@ -177,7 +176,7 @@ class Connection(RequestHandler):
         if self._half_closed is not None:
             return True
         if self._is_idle():
-            return None
+            return None  # What follows would come to the same, only later: this is how most connections end.
         self._deaf = True
         self._put(_Leaving())
         self._watch_half_closed()
@@ -204,9 +203,11 @@ class Connection(RequestHandler):
 
     def _header_is_late(self) -> None:
         self._deadline = None
+        if self._deaf:
+            return
         if self._header_bytes:
             self._refuse(HeaderLate("the header of the request did not come in time"), "header_timeout")
-        elif self._is_idle():
+        else:
             self._host.refused("header_timeout")
             self.force_close()
 
@@ -282,11 +283,6 @@ class Connection(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("the response has begun")
         return self._error_response(RegistryError("an internal error; see the cache's log"))
-
-    def log_exception(self, *args: Any, **kw: Any) -> None:
-        """A body that cannot be parsed is the client's fault, and nothing to log: nobody reads it."""
-        if not isinstance(kw.get("exc_info"), (HttpProcessingError, RequestPayloadError)):
-            super().log_exception(*args, **kw)
 
     def _error_response(self, error: RegistryError) -> web.Response:
         headers = responses.common_headers()
