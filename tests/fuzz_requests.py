@@ -16,7 +16,7 @@ PATHS: Final = (
     "/v2/library/app/tags/list?n=2&last=a",
     f"/v2/library/app/referrers/{DIGEST}?artifactType=a%2Fb",
     "/v2/_catalog?n=1",
-    "/setup/docker",
+    "/setup/dockerd",
     "/ghcr.io/v2/a/b/manifests/x?ns=docker.io",
     "http://cache/v2/",
     "*",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,36 @@ def read(path: Path | None, environ: dict[str, str]) -> tuple[Config | None, str
 
 
 # Units
+
+durations_nearly = st.lists(
+    st.tuples(st.sampled_from(["1", "15", "1.5", "1.", ".5", "0" * 16, "-1"]), st.sampled_from([*UNITS, "", "x", " "])),
+    max_size=3,
+).map(lambda parts: "".join(map("".join, parts)))
+
+
+def is_number(text: str) -> bool:
+    """Up to 15 digits, and up to 9 after a dot."""
+    whole, dot, rest = text.partition(".")
+    return all(
+        each.isascii() and each.isdigit() and len(each) <= most
+        for each, most in ((whole, 15), (rest if dot else "0", 9))
+    )
+
+
+@examples(160)
+@given(st.one_of(durations_nearly, written, st.text(max_size=10)))
+def test_a_duration_is_made_of_numbers_with_units_alone(text: str) -> None:
+    parts = re.split("(ms|[dhms])", text.strip())
+    numbers, units = parts[::2], parts[1::2]
+    last = numbers.pop() if units or len(parts) > 1 else ""
+    plain = len(parts) == 1 and is_number(parts[0])
+    expected = plain or (bool(units) and last == "" and all(map(is_number, numbers)))
+    try:
+        parse_duration(text)
+    except ValueError:
+        assert not expected
+    else:
+        assert expected
 
 
 @examples(160)

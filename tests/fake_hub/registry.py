@@ -152,6 +152,8 @@ class Registry:
 
     def _tags(self, request: Recorded, repository: Repository) -> Answer:
         query = parse_qs(request.query)
+        if not query.get("n", ["0"])[0].isdecimal():
+            return registry_error(400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested")
         last = query.get("last", [""])[0]
         tags = sorted(tag for tag in repository.tags if tag > last)
         page = tags[: self._page_size(query, len(tags))]
