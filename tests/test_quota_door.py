@@ -189,6 +189,20 @@ async def test_a_closed_gate_survives_a_restart(cache: CacheRig, hub: FakeHub, r
     assert (await hub_of(cache))["level"] == "exhausted"
 
 
+async def test_what_an_earlier_process_has_said_is_not_said_again(cache: CacheRig, hub: FakeHub) -> None:
+    hub.add_image(APP, "latest")
+    await cache.get_manifest(APP, "latest")
+    hub.set_remaining(8)
+    cache.clock.advance(400)
+    await cache.get_manifest(APP, "latest")
+    told = await events(cache)
+
+    await cache.restart()
+
+    assert sorted(kind for kind, _ in told) == ["bypass", "level"]
+    assert await events(cache) == told
+
+
 async def test_why_a_pull_was_needed_is_written_down(cache: CacheRig, hub: FakeHub) -> None:
     first = hub.add_image(APP, "latest")
     await cache.get_manifest(APP, "latest", **{"User-Agent": "docker/29.0 go/go1.25"})

@@ -116,7 +116,7 @@ class App:
         await self._start_part(self.store)
         await self._start_part(self.quotas)
         await self._start_part(self._generations)
-        await self.quotas.books.load()
+        await self.quotas.load()
         for finish in (self.store.finish, self._generations.finish):
             self._closing.push_async_callback(finish)
         await self._start_part(self.prober)

@@ -44,6 +44,11 @@ class Quotas:
             await keeper.start()
         self._closing.push_async_callback(self.governor.aclose)
 
+    async def load(self) -> None:
+        """Read what is known of the accounts that are there now; of those that come later it is read then."""
+        await self.books.load()
+        self.watch.take_for_granted()
+
     async def aclose(self) -> None:
         """Write down what is left."""
         await self._closing.aclose()

@@ -20,6 +20,7 @@ from proxy.policy.quota.ledger import By, Ledger, Observation, Spend
 from proxy.policy.quota.purpose import Purpose
 
 ANONYMOUS: Final = "anonymous"
+FORECAST_SECONDS: Final = 1.0
 
 Kind = Literal["limited", "unlimited", "unknown"]
 
@@ -41,6 +42,7 @@ class Account:
         self.pulls = 0
         """Counted pulls since the start of this process."""
         self._level = Level.PLENTY
+        self._forecast: tuple[object, float, Forecast] | None = None
 
     def __repr__(self) -> str:
         return f"<Account {self.name} at {self.upstream}>"
@@ -112,9 +114,13 @@ class Account:
         return self._level
 
     def forecast(self, now: float) -> Forecast:
-        """What is to be expected."""
-        closed = self.limits.pulls_refused_for(now) is not None
-        return forecast(self.ledger, self.leak, now, unlimited=self.kind(now) == "unlimited", closed=closed)
+        """What is to be expected; worked out at most once a second, since every refusal asks."""
+        closed, unlimited = self.limits.pulls_refused_for(now) is not None, self.kind(now) == "unlimited"
+        state = (self.ledger.last, self.pulls, closed, unlimited)
+        if self._forecast is None or self._forecast[0] != state or not 0 <= now - self._forecast[1] < FORECAST_SECONDS:
+            found = forecast(self.ledger, self.leak, now, unlimited=unlimited, closed=closed)
+            self._forecast = state, now, found
+        return self._forecast[2]
 
     def _in_force(self, now: float) -> bool:
         """Whether a limit was heard of, no longer ago than its window."""
