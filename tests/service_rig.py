@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub, Image
@@ -119,7 +120,7 @@ class Pullers:
     pulled: int = 0
     failures: list[str] = field(default_factory=list)
 
-    async def more(self, count: int = 200) -> None:
+    async def more(self, count: int = 60) -> None:
         """Wait until so many more blobs were pulled."""
         wanted = self.pulled + count
         await eventually(lambda: self.pulled >= wanted or self.failures, timeout=60, label=f"{wanted} blobs are pulled")
@@ -162,6 +163,51 @@ async def pulling(url: str, images: list[Image], clients: int = 8) -> AsyncItera
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_KNOCK = """
+import contextlib, socket, sys, threading
+address, failures, stopping = ("127.0.0.1", int(sys.argv[1])), [], threading.Event()
+def knock():
+    while not stopping.wait(0.02):
+        with contextlib.ExitStack() as stack:
+            try:
+                burst = [stack.enter_context(socket.create_connection(address, timeout=30)) for _ in range(8)]
+                for each in burst:
+                    each.sendall(b"GET /v2/ HTTP/1.1\\r\\nHost: cache\\r\\nConnection: close\\r\\n\\r\\n")
+                if not all(each.recv(4096).startswith(b"HTTP/1.1 200 ") for each in burst):
+                    failures.append("no answer")
+            except OSError as error:
+                failures.append(repr(error))
+thread = threading.Thread(target=knock)
+thread.start()
+sys.stdin.read()
+stopping.set()
+thread.join()
+for each in failures:
+    print(each)
+"""
+"""Eight clients at once, again and again, in a process of their own: at many a moment some are in the queue."""
+
+
+@dataclass
+class Knocks:
+    """Filled at the end."""
+
+    failures: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def knocking(url: str) -> AsyncIterator[Knocks]:
+    """New connections without a pause."""
+    knocks = Knocks()
+    command = [sys.executable, "-c", _KNOCK, str(URL(url).port)]
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+    try:
+        yield knocks
+    finally:
+        output, _ = await process.communicate(b"")  # Which ends its input.
+        knocks.failures += output.decode().splitlines()
 
 
 @contextmanager

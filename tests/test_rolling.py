@@ -15,11 +15,13 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from proxy.config import Address, ServerOptions
+from tests.cache_rig import CacheRig
 from tests.cli_rig import free_port
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub, Image
 from tests.raw_http import raw_client
-from tests.service_rig import LISTEN_HERE, Service, pulling, service, write_config
+from tests.service_rig import LISTEN_HERE, Service, knocking, pulling, service, write_config
 
 BIG = 24_000_000
 REPOSITORY = "library/big"
@@ -57,6 +59,7 @@ def shared_port() -> dict[str, str]:
         "PULLTHROUGH_SERVER__LISTEN": f"127.0.0.1:{free_port()}",
         "PULLTHROUGH_ADMIN__LISTEN": f"127.0.0.1:{free_port()}",
         "PULLTHROUGH_SERVER__REUSE_PORT": "true",
+        "PULLTHROUGH_LOG__ACCESS": "false",
     }
 
 
@@ -85,17 +88,18 @@ async def test_by_a_shared_port_no_pull_fails(
 ) -> None:
     config, environ = write_config(tmp_path, hub), shared_port()
     old = await stack.enter_async_context(service(config, environ))
-    async with pulling(old.client_url, images) as pullers:
+    async with pulling(old.client_url, images) as pullers, knocking(old.client_url) as knocks:
         await pullers.more()
         for _ in range(ROLLS):
             new = await stack.enter_async_context(service(config, environ))
-            assert (await status_of(new))["pid"] == new.process.pid
+            answered = [(await status_of(new))["pid"] for _ in range(8)]
+            assert set(answered) == {new.process.pid}
             await pullers.more()
             await end(old)
             await pullers.more()
             old = new
     await end(old)
-    assert pullers.failures == []
+    assert pullers.failures == knocks.failures == []
     assert hub.violations == []
 
 
@@ -187,6 +191,33 @@ async def test_a_kept_connection_is_answered_and_then_ended(
     assert await kept[1].rest() == b""
     assert await old.ended() == 0
     await end(new)
+
+
+async def test_one_that_ends_gives_new_connections_to_the_next_before_it_closes_its_door(
+    hub: FakeHub, tmp_path: Path, stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two in one process, so that it can be seen who has which connection."""
+    monkeypatch.setattr("proxy.app.HANDING_OVER_SECONDS", 3.0)
+    server = ServerOptions(listen=Address("127.0.0.1", free_port()), reuse_port=True)
+    old, new = [
+        await stack.enter_async_context(CacheRig(hub.url, tmp_path / "cache", options={"server": server}))
+        for _ in range(2)
+    ]
+    stopping = asyncio.ensure_future(old.stop())
+
+    async def all_come_to_the_new_one() -> bool:
+        async with AsyncExitStack() as clients:
+            for _ in range(16):
+                client = await clients.enter_async_context(raw_client(new.url))
+                client.ask("GET", "/v2/")
+                assert (await client.reply()).status == 200
+            return len(new.app._connections) == 16
+
+    await eventually(all_come_to_the_new_one)
+    assert listening(new.url) == 2
+    assert not stopping.done()
+    await stopping
+    assert listening(new.url) == 1
 
 
 async def test_the_next_process_keeps_the_folder_when_the_old_one_has_ended(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import aiohttp
@@ -97,10 +99,34 @@ async def test_sighup_with_a_file_that_cannot_be_used_changes_nothing(
 
 
 async def test_as_many_files_may_be_open_as_the_system_allows(hub: FakeHub, tmp_path: Path) -> None:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    async with service(write_config(tmp_path, hub)) as running:
-        found = resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        async with service(write_config(tmp_path, hub)) as running:
+            found = resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert found == (hard, hard)
+
+
+async def test_the_end_of_its_terminal_is_the_end_of_it(hub: FakeHub, tmp_path: Path) -> None:
+    """The kernel tells of it by SIGHUP too."""
+    config = write_config(tmp_path, hub)
+    terminal, its_end = os.openpty()
+    command = [sys.executable, "-m", "proxy", "serve", "--config", str(config)]
+    process = await asyncio.create_subprocess_exec(*command, stderr=its_end, env={**os.environ, **LISTEN_HERE})
+    os.close(its_end)
+    try:
+        shown = b""
+        while b"clients: http" not in shown:
+            shown += await asyncio.to_thread(os.read, terminal, 4096)
+        os.close(terminal)
+        process.send_signal(signal.SIGHUP)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def test_clients_come_by_the_socket_that_was_passed(hub: FakeHub, tmp_path: Path) -> None:

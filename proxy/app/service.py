@@ -1,7 +1,8 @@
 """The program as a process: signals come in, the service manager is told, an exit code goes out.
 
 SIGTERM, SIGINT   end, after running responses (`server.shutdown_timeout`)
-SIGHUP            read the configuration again; what is wrong with it is logged, and the old one stays
+SIGHUP            read the configuration again; what is wrong with it is logged, and the old one stays. When the
+                  terminal that it was started in has gone, the end
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from socket import socket
@@ -50,12 +52,13 @@ class _Service:
         self._notifier = Notifier(os.environ, os.getpid())
         self._stopped = asyncio.Event()
         self._reload_wanted = asyncio.Event()
+        self._had_terminal = sys.stderr.isatty()
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         async with AsyncExitStack() as ending:
             await self._notifier.start()
             ending.push_async_callback(self._notifier.aclose)
@@ -69,6 +72,13 @@ class _Service:
             timeout = app.config.server.shutdown_timeout
             self._notifier.stopping(f"running responses may end within {timeout:g} s")
             log.info("stopping: running responses may end within %g s", timeout)
+
+    def _hung_up(self) -> None:
+        """SIGHUP is sent by people, and by the kernel when the terminal goes, with which programs end."""
+        if self._had_terminal and not sys.stderr.isatty():
+            self._stopped.set()
+        else:
+            self._reload_wanted.set()
 
     async def _reload_when_asked(self, app: App) -> None:
         """One reload after the other; signals that come during one are one more."""
