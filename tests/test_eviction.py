@@ -70,7 +70,7 @@ async def test_what_was_evicted_is_fetched_again(hub: FakeHub, cache: CacheRig) 
 async def test_an_evicted_small_blob_is_not_in_memory_either(hub: FakeHub, cache: CacheRig) -> None:
     await limit(cache, max_size=Share(2 * MIB))
     small, large = layers(hub, 10 * KIB, 2 * MIB - 5 * KIB)
-    await pull(cache, small, large, small)
+    await pull(cache, small, small, large, small)
 
     assert hub.cdn_count(small.digest) == 2
 
@@ -111,7 +111,10 @@ async def test_what_was_used_within_the_grace_stays_and_what_is_new_passes_throu
     old, new, newer = layers(hub, 2 * MIB, 2 * MIB, 2 * MIB)
     await pull(cache, old)
 
-    replies = [await cache.get_blob(REPOSITORY, each.digest) for each in (new, newer)]
+    replies = []
+    for layer in (new, newer):
+        replies.append(await cache.get_blob(REPOSITORY, layer.digest))
+        cache.clock.advance(10)
 
     assert [(reply.status, reply.body) for reply in replies] == [(200, new.content), (200, newer.content)]
     assert {reply.cache_status for reply in replies} == {"pullthrough; fwd=miss; detail=no-room"}

@@ -52,6 +52,7 @@ async def test_one_that_waits_too_long_is_answered_503(
 
     assert_unavailable(refused)
     assert refused.headers["Retry-After"] == "5"
+    assert b"fetching as many blobs as it may" in refused.body
     assert await cache.metric("pullthrough_fills_failed_total", reason="busy") == 1
     assert afterwards.body == two[1].content
 

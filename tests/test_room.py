@@ -158,6 +158,7 @@ async def test_the_metrics_tell_the_room(hub: FakeHub, cache: CacheRig) -> None:
     assert await cache.metric("pullthrough_cache_max_bytes") == 3 * MIB
     assert (await cache.metric("pullthrough_cache_free_bytes") or 0) > 0
     assert await cache.metric("pullthrough_cache_partial_bytes") == 0
+    assert (await cache.status())["cache"].items() >= {"max_bytes": 3 * MIB, "partial_bytes": 0}.items()
 
 
 async def test_a_restart_keeps_the_accounts(hub: FakeHub, cache: CacheRig) -> None:
@@ -232,6 +233,21 @@ async def test_a_manifest_evicts_others_and_is_answered_even_if_it_cannot_be_sto
     assert (second.status, second.body) == (200, images[1].body)
     assert cache.blobs_on_disk() == {images[1].digest}
     assert hub.counted_pulls == 2
+
+
+async def test_room_that_takes_long_to_make_is_not_waited_for(
+    hub: FakeHub, cache: CacheRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await limit(cache, max_size=Share(3 * MIB))
+    old, new = layers(hub, 2 * MIB, 2 * MIB)
+    await cache.get_blob(REPOSITORY, old.digest)
+    monkeypatch.setattr("proxy.store.room.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(cache.app.store.removal, "remove", lambda digests: asyncio.Event().wait())
+
+    reply = await cache.get_blob(REPOSITORY, new.digest)
+
+    assert_whole(reply, new)
+    assert reply.cache_status == "pullthrough; fwd=miss; detail=no-room"
 
 
 # The disk itself

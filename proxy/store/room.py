@@ -27,6 +27,9 @@ STEP_BYTES: Final = 16 * 1024 * 1024
 SMALL_STEP_BYTES: Final = 512 * 1024
 """What is claimed at a time for a blob whose size nobody tells; the smaller one where room is short."""
 
+PATIENCE_SECONDS: Final = 5.0
+"""How long room is waited for: a client waits for its headers meanwhile."""
+
 _SLACK_BYTES: Final = 256 * 1024 * 1024
 _SLACK_PART: Final = 64
 _ROUNDS: Final = 3
@@ -206,20 +209,29 @@ class Claims:
         if not room.could_ever_hold(size):
             raise NotStored("too-large", f"a blob of {size} bytes is larger than the cache may be")
         if await self._missing(claim, size) > 0:
-            async with self._in_turn:
-                for _ in range(_ROUNDS):
-                    missing = await self._missing(claim, size)
-                    if missing <= 0 or not await self._makes_room.make_room(missing):
-                        break
-                if await self._missing(claim, size) > 0:
-                    raise NotStored("no-room", "the cache is full of what may not go now")
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS), self._in_turn:
+                    await self._make_room(claim, size)
+            except TimeoutError:
+                raise NotStored("no-room", "to make room takes too long") from None
         if room.missing(size - claim.held + room.slack) > 0:
             self._makes_room.wake()
 
     async def evict(self, wanted: int) -> int:
-        """Bytes that were freed."""
-        async with self._in_turn:
-            return await self._makes_room.make_room(wanted)
+        """Bytes that were freed; none if that takes too long."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS), self._in_turn:
+                return await self._makes_room.make_room(wanted)
+        except TimeoutError:
+            return 0
+
+    async def _make_room(self, claim: Claim, size: int) -> None:
+        for _ in range(_ROUNDS):
+            missing = await self._missing(claim, size)
+            if missing <= 0 or not await self._makes_room.make_room(missing):
+                break
+        if await self._missing(claim, size) > 0:
+            raise NotStored("no-room", "the cache is full of what may not go now")
 
     async def _missing(self, claim: Claim, size: int) -> int:
         try:
