@@ -33,6 +33,12 @@ def test_the_banner_says_where_everything_is_and_what_to_tell_dockerd() -> None:
     assert "dckr_pat_secret" not in text
 
 
+def test_the_banner_names_no_address_where_the_service_manager_has_the_socket() -> None:
+    text = banner(Config(), "cachehost", activated=True)
+    assert "by the socket of the service manager" in text
+    assert ":5000" not in text
+
+
 @pytest.mark.parametrize(
     ("config", "said", "unsaid"),
     [

@@ -11,11 +11,7 @@ from proxy.config import Config
 FIXED: Final[Mapping[str, tuple[str, ...]]] = {
     "server": ("listen", "reuse_port"),
     "admin": ("listen",),
-    "cache": (
-        "directory",
-        "memory",
-        "max_fills",
-    ),
+    "cache": ("directory", "memory", "max_fills"),
     "metrics": ("aliases",),
 }
 """What is built once, by section. All else is taken."""

@@ -11,18 +11,18 @@ from proxy.oci.names import DOCKER_HUB
 _ANY = frozenset({"", "0.0.0.0", "::"})
 
 
-def banner(config: Config, hostname: str) -> str:
-    """Lines for a person who has just started this on a machine of this name."""
+def banner(config: Config, hostname: str, *, activated: bool = False) -> str:
+    """Lines for a person who has just started this on a machine of this name; `activated` by passed sockets."""
     lines = [
         f"pullthrough {__version__}",
         "",
-        f"  clients    http://{config.server.listen}",
+        f"  clients    {'by the socket of the service manager' if activated else f'http://{config.server.listen}'}",
         f"  cache      {config.cache.directory}",
         *(f"  upstream   {_upstream(options)}" for options in config.upstreams),
         *_admin(config.admin.listen),
         "",
     ]
-    if any(options.name == DOCKER_HUB for options in config.upstreams):
+    if not activated and any(options.name == DOCKER_HUB for options in config.upstreams):
         lines += [*_daemon_json(config.server.listen, hostname), ""]
     return "\n".join(lines)
 

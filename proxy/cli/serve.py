@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 
@@ -23,7 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = _read(arguments)
     if config.log.format == "text" or sys.stderr.isatty():
-        print(banner(config, socket.gethostname()), file=sys.stderr, flush=True)
+        activated = os.environ.get("LISTEN_PID") == str(os.getpid())
+        print(banner(config, socket.gethostname(), activated=activated), file=sys.stderr, flush=True)
     try:
         return run_service(config, lambda: _read(arguments))
     except StartError as error:
