@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from proxy.config import UpstreamOptions
 from proxy.oci.names import Digest
+from proxy.server.peers import is_local
 from tests.cache_rig import CacheRig
 from tests.fake_hub import FakeHub
-from tests.house_rig import ALPINE, BASE, BUSYBOX, OTHER, ask, pull, pulled, pulled_index, told
+from tests.house_rig import ALPINE, BASE, BUSYBOX, OTHER, ask, on_disk, pull, pulled, pulled_index, told
 
 NOTHING = str(Digest.of(b"nothing"))
 
@@ -275,6 +277,7 @@ async def test_what_vanished_upstream_is_listed_while_it_is_held(hub: FakeHub, c
 
     await ask(cache, "POST", "/api/purge", {"image": "alpine:3.19"})
     assert (await told(cache, "/api/vanished"))["vanished"] == []
+    assert (await told(cache, "/api/repositories"))["repositories"][0]["vanished_tags"] == 0
 
 
 # Who may change something
@@ -305,6 +308,39 @@ async def test_a_form_changes_nothing(cache: CacheRig, content_type: str) -> Non
     body = {"older_than": 0}
     status, document = await ask(cache, "POST", "/api/purge", body, headers={"Content-Type": content_type})
     assert (status, "Content-Type: application/json" in document["error"]) == (415, True)
+
+
+@pytest.mark.parametrize(
+    ("peer", "own", "local"),
+    [
+        (("127.0.0.1", 40000), ("127.0.0.1", 5001), True),
+        (("127.8.9.10", 40000), ("127.0.0.1", 5001), True),
+        (("::1", 40000, 0, 0), ("::1", 5001, 0, 0), True),
+        (("::ffff:127.0.0.1", 40000, 0, 0), ("::ffff:127.0.0.1", 5001, 0, 0), True),
+        (("192.0.2.1", 40000), ("192.0.2.1", 5001), True),
+        ("", "/run/pullthrough.sock", True),
+        (("172.17.0.1", 40000), ("172.17.0.2", 5001), False),
+        (("fe80::1%eth0", 40000, 0, 2), ("fe80::2%eth0", 5001, 0, 2), False),
+        (("::ffff:192.0.2.1", 40000, 0, 0), ("::ffff:192.0.2.2", 5001, 0, 0), False),
+        (None, None, False),
+    ],
+)
+def test_who_is_on_this_machine(peer: object, own: object, local: bool) -> None:
+    assert is_local(peer, own) is local
+
+
+async def test_changes_are_taken_from_this_machine_only_unless_the_configuration_says_otherwise(
+    hub: FakeHub, cache: CacheRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.server.admin_api.is_local", lambda peer, own: False)
+    for method, path in (("PUT", "/api/pins/alpine"), ("POST", "/api/purge"), ("POST", "/api/gc")):
+        status, document = await ask(cache, method, path, {})
+        assert (status, "from this machine only" in document["error"]) == (403, True)
+    assert (await told(cache, "/api/scrub"))["keeper"] is True
+
+    everybody = replace(cache.app.config, admin=replace(cache.app.config.admin, changes="all"))
+    await cache.app.reload(everybody)
+    assert (await ask(cache, "PUT", "/api/pins/alpine"))[0] == 200
 
 
 async def test_a_person_at_a_terminal_may_say_that_no_page_sent_it(cache: CacheRig) -> None:
@@ -377,3 +413,12 @@ async def test_a_database_that_cannot_be_read_is_said_to_be(hub: FakeHub, cache:
     finally:
         (cache.directory / "elsewhere").rename(cache.directory / "index.sqlite")
     assert (status, "cannot be looked at" in document["error"]) == (503, True)
+
+
+async def test_a_manifest_that_went_bad_on_disk_is_not_believed(hub: FakeHub, cache: CacheRig) -> None:
+    image = await pulled(hub, cache, ALPINE, "3.20")
+    other = await pulled(hub, cache, OTHER, "v1")
+    cache.app.store.blobs.path(Digest.parse(image.digest)).write_bytes(other.body)
+    assert (await told(cache, "/api/images/alpine:3.20"))["image"]["parts"] == []
+    await ask(cache, "POST", "/api/purge", {"image": "alpine:3.20"})
+    assert on_disk(other) <= cache.blobs_on_disk()

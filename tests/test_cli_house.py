@@ -40,7 +40,8 @@ def command(*arguments: str) -> list[str]:
 
 
 def environ(cache: CacheRig, **more: str) -> dict[str, str]:
-    return os.environ | {"PULLTHROUGH_ADMIN__LISTEN": cache.app.admin_url.removeprefix("http://")} | more
+    address = {"PULLTHROUGH_ADMIN__LISTEN": cache.app.admin_url.removeprefix("http://")}
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | address | more
 
 
 async def say(cache: CacheRig, *arguments: str) -> Told:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from pathlib import Path
 
 import pytest
 
+from proxy.oci.names import Digest
+from proxy.store.blobs import Blobs
 from tests.blob_rig import MIB, add_layer, no_fills, partial_has
 from tests.cache_rig import CacheRig
+from tests.eventually import eventually
 from tests.fake_hub import FakeHub
 from tests.house_rig import (
     ALPINE,
@@ -24,7 +29,8 @@ from tests.house_rig import (
     told,
 )
 
-LARGE = 8 * MIB
+LARGE = 32 * MIB
+"""More than the sockets between us and a client take in."""
 
 # A tag
 
@@ -268,6 +274,31 @@ async def test_a_fill_that_runs_goes_on(hub: FakeHub, cache: CacheRig) -> None:
     assert (await getting).body == layer.content
     await no_fills(cache)
     assert cache.blobs_on_disk() == {layer.digest}
+
+
+async def test_a_blob_that_is_just_getting_its_name_is_counted_afterwards(
+    hub: FakeHub, cache: CacheRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = hub.add_image(ALPINE, "3.20", [b"x" * MIB])
+    await cache.get_manifest(ALPINE, "3.20")
+    named, go_on, commit = threading.Event(), threading.Event(), Blobs.commit
+
+    def slowly(blobs: Blobs, digest: Digest, written: Path, fd: int) -> None:
+        commit(blobs, digest, written, fd)
+        named.set()
+        go_on.wait(10)
+
+    monkeypatch.setattr(Blobs, "commit", slowly)
+    async with cache.open(f"/v2/{ALPINE}/blobs/{image.layers[0]}") as response:
+        await response.read()
+    await eventually(named.is_set, label="the blob has its name")
+
+    await purged(cache, image="alpine:3.20")
+    go_on.set()
+    await no_fills(cache)
+
+    assert cache.blobs_on_disk() == {image.layers[0]}
+    assert cache.app.store.index.blob_count == 1
 
 
 # Told only

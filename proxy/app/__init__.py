@@ -166,7 +166,8 @@ class App:
         return self.generation.routes(request)
 
     def _admin_runner(self, shared: Shared) -> web.AppRunner:
-        api = AdminApi(build_house(shared, lambda: self.generation.windows()))
+        house = build_house(shared, lambda: self.generation.windows())
+        api = AdminApi(house, lambda: self.config.admin.changes)
         quota = QuotaApi(self.report, lambda: self.generation.explainer)
         application = admin_application(
             self.metrics, lambda: self._ready, self.status, [*api.routes(), *quota.routes()]

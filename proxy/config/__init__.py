@@ -97,9 +97,13 @@ class ServerOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminOptions:
-    """The listener for metrics, health and status."""
+    """The listener for metrics, health, status and keeping house.
+
+    `changes` is who may change what is stored: "local" for whoever asks from this machine, "all" for whoever asks.
+    """
 
     listen: Address = field(default=Address("127.0.0.1", 5001), metadata=ADDRESS)
+    changes: Literal["local", "all"] = field(default="local", metadata=choice("local", "all"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

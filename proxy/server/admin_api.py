@@ -16,8 +16,9 @@
 NAME is what people write: `alpine`, `owner/app`, `ghcr.io/owner/app`. A page has `next`, which is the `after` of the
 one that follows, or null. Errors are `{"error": "..."}`.
 
-The listener asks nobody for a password: whoever reaches it may do this. A web page in the browser of somebody who
-reaches it may not: what a page could send (`Origin`, `Sec-Fetch-Site`, a form) is refused.
+The listener asks nobody for a password. Whoever reaches it may read; to change something, one has to ask from this
+machine, unless the configuration says otherwise. A web page in somebody's browser may change nothing in any case: what
+a page could send (`Origin`, `Sec-Fetch-Site`, a form) is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from aiohttp import web
 
@@ -34,6 +35,7 @@ from proxy.housekeeping.house import House, NotKeeper, Refused
 from proxy.housekeeping.inspection import NotKnown
 from proxy.housekeeping.listing import MAX_PAGE
 from proxy.oci.errors import RegistryError
+from proxy.server.peers import is_local
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +54,11 @@ Document = dict[str, Any]
 
 
 class AdminApi:
-    """The handlers, each an answer of the house."""
+    """The handlers, each an answer of the house. `changes` tells who may change something by the configuration."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, changes: Callable[[], Literal["local", "all"]]) -> None:
         self._house = house
+        self._changes = changes
 
     def routes(self) -> list[web.RouteDef]:
         """For the admin application."""
@@ -65,14 +68,27 @@ class AdminApi:
             web.get("/api/images/{name:.+}", self._image),
             web.get("/api/history/{name:.+}", self._history),
             web.get("/api/pins", self._pins),
-            web.put("/api/pins/{name:.+}", self._pin),
-            web.delete("/api/pins/{name:.+}", self._unpin),
-            web.post("/api/purge", self._purge),
-            web.post("/api/gc", self._collect),
+            web.put("/api/pins/{name:.+}", self._changing(self._pin)),
+            web.delete("/api/pins/{name:.+}", self._changing(self._unpin)),
+            web.post("/api/purge", self._changing(self._purge)),
+            web.post("/api/gc", self._changing(self._collect)),
             web.get("/api/scrub", self._scrub),
-            web.post("/api/scrub", self._begin_scrub),
-            web.delete("/api/scrub", self._cancel_scrub),
+            web.post("/api/scrub", self._changing(self._begin_scrub)),
+            web.delete("/api/scrub", self._changing(self._cancel_scrub)),
         ]
+
+    def _changing(self, handler: _Handler) -> _Handler:
+        """What changes something, for those who may."""
+
+        async def checked(request: web.Request) -> web.StreamResponse:
+            _check_no_web_page(request)
+            if self._changes() == "local" and not _is_from_here(request):
+                raise web.HTTPForbidden(
+                    text='changes are taken from this machine only; [admin] changes = "all" takes them from everywhere'
+                )
+            return await handler(request)
+
+        return checked
 
     async def _repositories(self, request: web.Request) -> web.Response:
         return _answer(await self._house.repositories(*_page(request), _text(request.query, "match")))
@@ -129,12 +145,10 @@ class AdminApi:
 
 @web.middleware
 async def api_errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Below /api/, errors are JSON, and a web page changes nothing."""
+    """Below /api/, errors are JSON."""
     if not request.path.startswith(PREFIX):
         return await handler(request)
     try:
-        if request.method not in ("GET", "HEAD"):
-            _check_no_web_page(request)
         return await handler(request)
     except RegistryError as error:
         return _error(error.status, error.message)
@@ -150,6 +164,13 @@ async def api_errors(request: web.Request, handler: _Handler) -> web.StreamRespo
     except web.HTTPException as error:
         allowed = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return _error(error.status, error.text or error.reason, allowed)
+
+
+def _is_from_here(request: web.Request) -> bool:
+    transport = request.transport
+    return transport is not None and is_local(
+        transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+    )
 
 
 def _check_no_web_page(request: web.Request) -> None:
