@@ -300,16 +300,22 @@ async def test_the_queue_passes_over_those_who_may_not_go() -> None:
     assert await asyncio.gather(*places) == [False, True]
 
 
-async def test_the_queue_is_bounded_and_so_is_each_client_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "MAX_WAITING", 3)
-    monkeypatch.setattr(queue, "MAX_WAITING_PER_CLIENT", 2)
+@pytest.mark.parametrize(("most", "most_per_client", "refused"), [(3, 10, "c"), (10, 2, "a")])
+async def test_the_queue_is_bounded_and_so_is_each_client_in_it(
+    monkeypatch: pytest.MonkeyPatch, most: int, most_per_client: int, refused: str
+) -> None:
+    monkeypatch.setattr(queue, "MAX_WAITING", most)
+    monkeypatch.setattr(queue, "MAX_WAITING_PER_CLIENT", most_per_client)
     waiting = FairQueue()
-    places = [asyncio.create_task(waiting.wait(name, Priority.ORDINARY, 0.2)) for name in "aab"]
+    places = [asyncio.create_task(waiting.wait(name, Priority.ORDINARY, 3600)) for name in "aab"]
     await eventually(lambda: len(waiting) == 3)
 
-    assert await waiting.wait("a", Priority.ORDINARY, 10) is False
-    assert await waiting.wait("c", Priority.ORDINARY, 10) is False
-    assert await asyncio.gather(*places) == [False] * 3
+    async with asyncio.timeout(20):
+        assert await waiting.wait(refused, Priority.ORDINARY, 3600) is False
+
+    while waiting.release(lambda _: True):
+        pass
+    assert await asyncio.gather(*places) == [True] * 3
     assert len(waiting) == 0
 
 
