@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,33 +44,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m endurance", description=_DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="RUN")
-    for name, run, help_text in (
-        ("kill-loop", _kill_loop, "kill -9 at random moments under load"),
-        ("soak", _soak, "everything at once, for a long time"),
-        ("million", _million, "a cache of a million entries"),
+    for name, run, help_text, measure in (
+        ("kill-loop", _kill_loop, "kill -9 at random moments under load", "kills"),
+        ("soak", _soak, "everything at once, for a long time", "seconds"),
+        ("million", _million, "a cache of a million entries", "entries"),
     ):
         command = commands.add_parser(name, help=help_text)
         command.set_defaults(run=run)
         command.add_argument("--short", action="store_true", help="what the tests do")
         command.add_argument("--seed", type=int, default=1, help="of all that is random; the machine's timing is not")
         command.add_argument("--directory", type=Path, metavar="DIR", help="where the cache is put for the run")
+        command.add_argument(f"--{measure}", type=int, metavar="N", help="so many, instead of those of the form")
     return parser
 
 
 async def _kill_loop(folder: Path, options: argparse.Namespace, say: Say) -> int:
     form = kill_loop.SHORT if options.short else kill_loop.LONG
+    form = replace(form, kills=options.kills or form.kills)
     loop = kill_loop.KillLoop(folder, form, options.seed, say)
     return await _reported(f"{form.kills} times kill -9 (seed {options.seed})", loop.run(), loop.outcome)
 
 
 async def _soak(folder: Path, options: argparse.Namespace, say: Say) -> int:
     form = soak.SHORT if options.short else soak.LONG
+    form = replace(form, seconds=options.seconds or form.seconds)
     run = soak.Soak(folder, form, options.seed, say)
     return await _reported(f"A soak of {form.seconds:.0f} s (seed {options.seed})", run.run(), run.outcome)
 
 
 async def _million(folder: Path, options: argparse.Namespace, say: Say) -> int:
     form = million.SHORT if options.short else million.LONG
+    form = replace(form, entries=options.entries or form.entries)
     run = million.Million(folder, form, options.seed, say)
     return await _reported(f"{form.entries:,} entries", run.run(), run.outcome)
 

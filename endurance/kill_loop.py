@@ -8,6 +8,7 @@ stuck.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -52,6 +53,7 @@ class Outcome:
     wrong_blobs: list[str] = field(default_factory=list)
     wrong_partials: list[str] = field(default_factory=list)
     blobs_hashed: int = 0
+    scrubbed: int = 0
     partials_left: int = 0
     partials_resumed: int = 0
     not_resumed: list[str] = field(default_factory=list)
@@ -80,6 +82,7 @@ class Outcome:
             ("of them wrong", str(sum("wrong bytes" in text for text in found.wrong))),
             ("bodies complete; broken off; left by the client", f"{found.complete}; {found.broken}; {found.left}"),
             ("files of the store hashed after kills; wrong", f"{self.blobs_hashed}; {len(self.wrong_blobs)}"),
+            ("files that `pullthrough scrub` found good at the end", str(self.scrubbed)),
             (
                 "partials left by kills; asked for again; resumed at their end",
                 f"{self.partials_left}; {self.partials_resumed + len(self.not_resumed)}; {self.partials_resumed}",
@@ -173,11 +176,22 @@ class KillLoop:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             self.outcome.stuck += [str(fill) for fill in fills]
+        await self._scrub(cache)
         await cache.stop()
         await asyncio.to_thread(self._examine, cache.directory, goods)
         self.outcome.upstream_bytes += hub.blob_bytes_sent
         self.outcome.complaints += cache.complaints()
         self.outcome.complaints += [path.name for path in cache.directory.glob("index.sqlite.unusable-*")]
+
+    async def _scrub(self, cache: Serving) -> None:
+        """What the cache itself says of its store. Files that we have removed are missing, and none is bad."""
+        _, said = await cache.command("scrub", "--json")
+        try:
+            found = json.loads(said)
+        except ValueError:
+            raise EnduranceError(f"pullthrough scrub: {said.strip()[-300:]}") from None
+        self.outcome.scrubbed = found["files"] - found["bad"]
+        self.outcome.wrong_blobs += [f"{found['bad']} by the scrub"] if found["bad"] else []
 
 
 @asynccontextmanager

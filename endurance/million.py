@@ -26,6 +26,12 @@ EVICTED_WITHIN: Final = 1800.0
 _IDLE_SECONDS: Final = 10.0
 _STEP_SECONDS: Final = 0.2
 _SHARE_EVICTED: Final = 0.2
+_COMMANDS: Final = (
+    ("ls",),
+    ("ls", "--json"),
+    ("gc", "--dry-run"),
+    ("purge", "--older-than", "60d", "--dry-run"),
+)
 _LOOKUPS: Final = 1000
 
 
@@ -113,7 +119,7 @@ class Million:
             self.outcome.failures.append(f"{wanted.path}: {found}")
 
     async def _list(self, cache: Serving) -> None:
-        for words in (("ls",), ("ls", "--json"), ("gc", "--dry-run")):
+        for words in _COMMANDS:
             begin = time.perf_counter()
             code, said = await cache.command(*words)
             took = time.perf_counter() - begin
