@@ -30,6 +30,8 @@ async def test_a_fill_waits_for_its_turn(hub: FakeHub, cache: CacheRig, two: lis
     await hub.wait_held(two[0].digest)
     second = asyncio.create_task(cache.get_blob(REPOSITORY, two[1].digest))
     await readers(cache, two[1].digest, 1)
+    for _ in range(20):  # Time enough for it to be asked for, if it were.
+        await cache.head_blob(REPOSITORY, two[1].digest)
     asked = hub.count("GET", "blob", two[1].digest)
     hub.release()
 

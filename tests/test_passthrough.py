@@ -14,6 +14,7 @@ import pytest
 from proxy.config import Share
 from proxy.server.floor import Floor
 from proxy.server.pump import Pump
+from proxy.store.passthrough import PassThrough
 from proxy.store.source import MAX_IDLE_ATTEMPTS
 from tests.blob_rig import (
     KIB,
@@ -292,6 +293,17 @@ async def test_a_client_that_takes_nothing_is_given_up(
         await response.content.readexactly(1)
         await eventually(given_up, label="the client is given up")
     await nothing_left_open(cache)
+
+
+async def test_content_that_ends_early_never_ends_cleanly(
+    cache: CacheRig, layer: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def short(self: PassThrough, start: int, stop: int) -> AsyncIterator[bytes]:
+        yield layer.content[:1000]
+
+    monkeypatch.setattr(PassThrough, "rest", short)
+
+    assert await read_until_broken(cache, layer.path) == layer.content[:1000]
 
 
 async def test_head_and_other_repositories_are_as_ever(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -251,6 +252,39 @@ async def test_room_that_takes_long_to_make_is_not_waited_for(
 
 
 # The disk itself
+
+
+async def test_looks_at_the_disk_that_overtake_one_another_lose_no_byte(
+    cache: CacheRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old look that comes late must not be taken together with what was written after it."""
+    await limit(cache)
+    room, claims, written = cache.app.store.room, cache.app.store.claims, [0]
+    claim = claims.open(0, lambda: written[0])
+    await claim.grow(4 * MIB)
+    looked, late = threading.Event(), threading.Event()
+    total, free = 1000 * MIB, 100 * MIB
+
+    def look() -> tuple[int, int]:
+        if looked.is_set():
+            return total, free - written[0]
+        looked.set()
+        late.wait(10)
+        return total, free
+
+    monkeypatch.setattr(room, "_stat", look)
+    first = asyncio.create_task(room.measure())
+    await eventually(looked.is_set)
+    written[0] = 3 * MIB
+    await room.measure()
+    in_order = room.missing(0)
+    late.set()
+    await first
+
+    assert in_order == 4 * MIB - free
+    assert room.missing(0) == 4 * MIB - free
+    claim.release()
+    assert room.missing(0) == 3 * MIB - free, "what is on disk now was not there when it was looked at"
 
 
 @needs_root
