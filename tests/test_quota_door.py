@@ -275,6 +275,23 @@ async def test_the_probe_is_quiet_while_clients_are_heard_of_or_upstream_cannot_
         assert limited.used == asked > 0
 
 
+async def test_a_probe_that_could_not_be_sent_is_sent_as_soon_as_it_can(tmp_path: Path, hub: FakeHub) -> None:
+    hub.add_image("ratelimitpreview/test", "latest")
+    hub.add_image(APP, "latest")
+    async with governed(hub, tmp_path, probe=3600.0) as cache:
+        cache.clock.advance(4000)
+        hub.abuse_limit(retry_after=900)
+        await cache.head_manifest(APP, "latest")
+        await cache.app.prober.look()
+        hub.heal()
+        hub.reset_counts()
+
+        cache.clock.advance(1200)
+        await cache.app.prober.look()
+
+    assert hub.count("HEAD", "manifest", repository="ratelimitpreview/test") == 1
+
+
 async def test_no_probe_is_sent_if_nobody_wants_it(tmp_path: Path, hub: FakeHub) -> None:
     async with governed(hub, tmp_path, probe=0.0) as cache:
         cache.clock.advance(10_000)

@@ -26,6 +26,8 @@ from proxy.store.ledger import Batch, Kept, LedgerFile
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 2.0
+LAST_FLUSH_SECONDS: Final = 2.0
+"""How long the end of the process waits for the last of it."""
 TRAFFIC_SECONDS: Final = 30.0
 PRUNE_SECONDS: Final = 6 * 3600.0
 
@@ -81,7 +83,9 @@ class Books:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await self.flush(everything=True)
+        with contextlib.suppress(TimeoutError):  # Somebody else has the index locked.
+            async with asyncio.timeout(LAST_FLUSH_SECONDS):
+                await self.flush(everything=True)
 
     async def flush(self, *, everything: bool = False) -> None:
         """Bring what is new to disk; what went to clients only now and then. What cannot be written is kept."""
