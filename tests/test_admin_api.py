@@ -405,6 +405,15 @@ async def test_what_cannot_be_is_said_to_whoever_asks(
     assert (status, "error" in document) == (expected, expected != 200), document
 
 
+async def test_only_the_keeper_of_the_folder_evicts_and_scrubs(hub: FakeHub, cache: CacheRig) -> None:
+    async with CacheRig(hub.url, cache.directory) as second:
+        for method, path in (("POST", "/api/gc"), ("POST", "/api/scrub"), ("DELETE", "/api/scrub")):
+            status, document = await ask(second, method, path, {})
+            assert (status, "ask that one" in document["error"]) == (409, True)
+        assert (await told(second, "/api/scrub"))["keeper"] is False
+        assert (await ask(second, "POST", "/api/gc", {"dry_run": True}))[0] == 200
+
+
 async def test_a_database_that_cannot_be_read_is_said_to_be(hub: FakeHub, cache: CacheRig) -> None:
     await pulled(hub, cache, ALPINE, "3.20")
     (cache.directory / "index.sqlite").rename(cache.directory / "elsewhere")
