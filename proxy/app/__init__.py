@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from socket import socket
 from typing import Final, Protocol, TextIO
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -33,7 +34,9 @@ from proxy.metrics import Metrics
 from proxy.server.admin import admin_application
 from proxy.server.admin_api import AdminApi
 from proxy.server.connections import Connections
+from proxy.server.events import Feed
 from proxy.server.quota_api import QuotaApi
+from proxy.server.setup_api import SetupApi
 
 __all__ = ["App", "StartError"]
 
@@ -75,6 +78,7 @@ class App:
         self._clients = Listener(
             clients, config.server.listen, "[server] listen", shared_port, passed.get("clients", ())
         )
+        self._feed = Feed({"status": self._status_now, "quota": self._quota_without_time})
         self._admins = Listener(
             self._admin_runner(shared), config.admin.listen, "[admin] listen", shared_port, passed.get("admin", ())
         )
@@ -161,6 +165,14 @@ class App:
             self.store, self.generation, self.report, self.metrics, self._clock.monotonic(), started_at=self._started_at
         )
 
+    def _status_now(self) -> dict[str, object]:
+        """Differs each second, which tells those who look that the line is alive."""
+        return self.status() | {"now": self._clock.time()}
+
+    def _quota_without_time(self) -> dict[str, object]:
+        """Differs when something has happened only."""
+        return {name: part for name, part in self.report.quota().items() if name != "now"}
+
     def _answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """By the generation of this moment; no coroutine of its own, since every hit comes through here."""
         return self.generation.routes(request)
@@ -169,9 +181,11 @@ class App:
         house = build_house(shared, lambda: self.generation.windows())
         api = AdminApi(house, lambda: self.config.admin.changes)
         quota = QuotaApi(self.report, lambda: self.generation.explainer)
-        application = admin_application(
-            self.metrics, lambda: self._ready, self.status, [*api.routes(), *quota.routes()]
-        )
+        setup = SetupApi(lambda: urlsplit(self.client_url).port or 0, lambda: list(self.generation.upstreams))
+        rooms = (api, quota, setup, self._feed)
+        routes = [route for room in rooms for route in room.routes()]
+        application = admin_application(self.metrics, lambda: self._ready, self.status, routes)
+        application.on_shutdown.append(self._feed.aclose)
         return web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
 
     async def _drain(self) -> None:

@@ -1,4 +1,4 @@
-"""The admin listener: metrics, health and status, and what `admin_api` adds. Clients have no business here."""
+"""The admin listener: the dashboard, metrics, health, status, and what others add. Clients have no business here."""
 
 from __future__ import annotations
 
@@ -7,27 +7,15 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy import __version__
 from proxy.metrics import Metrics
 from proxy.server.admin_api import api_errors
+from proxy.server.dashboard import Dashboard
 
 METRICS: Final = web.AppKey("metrics", Metrics)
 READY: Final = web.AppKey[Callable[[], bool]]("ready")
 STATUS: Final = web.AppKey[Callable[[], dict[str, object]]]("status")
 
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-_PAGE: Final = f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>pullthrough</title>
-<h1>pullthrough {__version__}</h1>
-<ul>
-<li><a href="/metrics">/metrics</a> for Prometheus
-<li><a href="/api/status">/api/status</a> quota, cache and fills as JSON, as <code>pullthrough status</code> shows them
-<li><a href="/api/repositories">/api/repositories</a> what is stored, as <code>pullthrough ls</code> shows it
-<li><a href="/healthz">/healthz</a> the process lives
-<li><a href="/readyz">/readyz</a> clients are served
-</ul>
-</html>
-"""
 
 
 def admin_application(
@@ -43,21 +31,15 @@ def admin_application(
     application[STATUS] = status
     application.add_routes(
         [
-            web.get("/", get_index),
             web.get("/metrics", get_metrics),
             web.get("/healthz", get_health),
             web.get("/readyz", get_ready),
             web.get("/api/status", get_status),
+            *Dashboard().routes(),
             *api,
         ]
     )
     return application
-
-
-async def get_index(request: web.Request) -> web.Response:
-    """A page that links the others."""
-    policy = {"Content-Security-Policy": "default-src 'none'"}
-    return web.Response(text=_PAGE, content_type="text/html", headers=_HEADERS | policy)
 
 
 async def get_metrics(request: web.Request) -> web.Response:
