@@ -48,7 +48,7 @@ async def test_an_index_that_is_new_to_the_cache_costs_one_pull_a_run(healthy: S
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
-        (lambda hub: hub.corrupt("cdn"), "configuration blob failed"),
+        (lambda hub: hub.corrupt("cdn"), "configuration blob of docker.io/library/hello-world:latest was answered 503"),
         (lambda hub: hub.fail("manifest", 500), "was answered 503"),
         (lambda hub: hub.remove_repository("library/hello-world"), "was answered 403"),
         (lambda hub: hub.untag("library/hello-world", "latest"), "was answered 404"),

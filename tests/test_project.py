@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from proxy import __version__
-from proxy.config import SECTIONS, UpstreamOptions, load
-from proxy.metrics import CacheSample, LimitSample, Metrics
+from proxy.config import SECTIONS, CacheOptions, Share, UpstreamOptions, load
+from tests.cache_rig import CacheRig
+from tests.fake_hub import FakeHub
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -122,12 +123,10 @@ def test_the_readme_names_settings_that_exist() -> None:
     assert named <= known
 
 
-def test_the_readme_lists_the_metrics_that_exist() -> None:
-    metrics = Metrics(version=__version__)
-    metrics.watch_fills(lambda: 0)
-    metrics.watch_cache(lambda: CacheSample(0, 0, 0))
-    metrics.watch_limits(lambda: [LimitSample("docker.io", "anonymous", 1, 1, 1)])
-    exposed, _ = metrics.exposition("text/plain")
+async def test_the_readme_lists_the_metrics_that_exist(hub: FakeHub, tmp_path: Path) -> None:
+    room = CacheOptions(directory=tmp_path / "cache", max_size=Share(2**30))
+    async with CacheRig(hub.url, tmp_path / "cache", options={"cache": room}) as cache:
+        exposed, _ = cache.app.metrics.exposition("text/plain")
     known = set(re.findall(r"^# TYPE (pullthrough_\w+)", exposed.decode(), re.MULTILINE))
     listed = set(re.findall(r"^\| `(pullthrough_\w+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert listed == known

@@ -16,17 +16,14 @@ class Listener:
         self._serve = serve
         self._host = host
         self._socket: socket.socket | None = None  # bound from start to close, listening while we serve
+        self._port = 0  # kept apart, since the socket is made anew when the hub goes away
         self._runner: web.ServerRunner | None = None
 
     @property
     def url(self) -> str:
-        return f"http://{self._host}:{self._port}"
-
-    @property
-    def _port(self) -> int:
-        if self._socket is None:
+        if not self._port:
             raise RuntimeError("the hub has a URL only while it runs")
-        return int(self._socket.getsockname()[1])
+        return f"http://{self._host}:{self._port}"
 
     async def start(self) -> None:
         """Listen on a free port."""
@@ -75,3 +72,4 @@ class Listener:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.setblocking(False)
         self._socket.bind((self._host, port))
+        self._port = int(self._socket.getsockname()[1])
