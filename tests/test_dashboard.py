@@ -67,7 +67,7 @@ async def test_all_that_the_page_loads_is_there(cache: CacheRig) -> None:
             wanted |= {f"/assets/{name}" for name in re.findall(r"from \"\./([\w.]+)\"", text)}
         async with session.get("/assets/__init__.py") as response:
             assert response.status == 404
-    assert len(seen) == 7
+    assert len(seen) == 12
 
 
 def test_names_of_others_never_become_markup() -> None:

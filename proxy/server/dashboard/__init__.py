@@ -11,14 +11,12 @@ from typing import Final
 
 from aiohttp import web
 
+_MODULES: Final = ("dashboard", "status", "quota", "lists", "setup", "server", "parts", "chart", "format")
 _TYPES: Final = {
     "index.html": "text/html",
     "dashboard.css": "text/css",
-    "dashboard.js": "text/javascript",
-    "parts.js": "text/javascript",
-    "chart.js": "text/javascript",
-    "format.js": "text/javascript",
     "icon.svg": "image/svg+xml",
+    **{f"{name}.js": "text/javascript" for name in _MODULES},
 }
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"

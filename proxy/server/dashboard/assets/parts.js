@@ -72,3 +72,19 @@ export function table(label, columns, rows) {
 export function time(epoch, written) {
   return element("time", { datetime: new Date(epoch * 1000).toISOString() }, written);
 }
+
+// Leaves the nodes alone while they say the same.
+export function refill(holder, nodes) {
+  const written = nodes.map((node) => node.textContent).join("\n");
+  if (holder.dataset.written === written) return;
+  holder.dataset.written = written;
+  holder.replaceChildren(...nodes);
+}
+
+export function later(work, wait) {
+  let timer;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(work, wait);
+  };
+}
