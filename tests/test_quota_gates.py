@@ -119,6 +119,13 @@ def test_a_gate_that_closed_meanwhile_stays_as_it_is() -> None:
 
 async def test_heads_are_spaced_after_the_request_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates, "MAX_SLOT_SECONDS", 0.6)
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def sleeping(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(seconds)
+
     async with FakeHub() as hub, asking(hub) as upstream:
         hub.add_image(REPOSITORY.name, "latest")
         await upstream.head_manifest(REPOSITORY, LATEST)
@@ -129,12 +136,14 @@ async def test_heads_are_spaced_after_the_request_limit_too(monkeypatch: pytest.
         hub.reset_counts()
         upstream.clock.turn(60 * (1 + JITTER))
 
+        monkeypatch.setattr("proxy.upstream.client.asyncio.sleep", sleeping)
         questions = [upstream.head_manifest(REPOSITORY, LATEST) for _ in range(100)]
         answers = await asyncio.gather(*questions, return_exceptions=True)
 
         refused = [each for each in answers if isinstance(each, TooManyRequests)]
         assert limited.used == 1
         assert 1 <= hub.count("HEAD", "manifest") == 100 - len(refused) <= 3
+        assert slept and all(0 < seconds <= FIRST_SPACING_SECONDS for seconds in slept)
         assert {"asked slowly now" in each.message for each in refused} == {True}
 
 

@@ -100,7 +100,8 @@ class Limits:
 
     def pulls_refused_for(self, now: float) -> float | None:
         """The seconds for which the pull limit alone stops GETs of manifests; None while it does not."""
-        return self.closed(now).get(Gate.PULLS)
+        until = self._closed_until.get(Gate.PULLS)
+        return until - now if until is not None and until > now else None
 
     def is_exhausted(self, now: float) -> bool:
         """Whether a GET of a manifest would be refused, by us or, as far as upstream told, by upstream."""
