@@ -38,10 +38,11 @@ class Stand:
         self.keeper = KeeperLock(directory / "keeper.lock", executor)
 
     async def put(self, content: bytes) -> Digest:
-        """A blob, with its row."""
+        """A blob, with its row, which is written."""
         digest = Digest.of(content)
         await self.blobs.put(digest, content)
         self.index.put_blob(digest, len(content))
+        await self.index.write(lambda _: None, remember=True)
         return digest
 
     def total(self, name: str) -> float:

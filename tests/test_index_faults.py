@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from tests.blob_rig import KIB, MIB, REPOSITORY, Layer, add_layer, stored
 from tests.cache_rig import CacheRig
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub
+from tests.fake_hub.answers import Answer
+from tests.fake_hub.content import Bytes
+from tests.fake_hub.faults import at
 from tests.test_integrity import blob_path, counted, failures
 from tests.test_inventory import lose_index
 from tests.test_scrub import scrubbed
@@ -140,6 +144,44 @@ async def test_whatever_has_become_of_the_index_all_that_is_stored_is_served_aft
     assert await failures(cache) == {}
     aside = sorted(path.name for path in cache.directory.glob("index.sqlite.unusable-*"))
     assert aside == (["index.sqlite.unusable-1"] if spoil in SPOILT else [])
+
+
+@pytest.mark.parametrize("length", [100 * KIB, 2 * MIB], ids=["shorter", "longer"])
+async def test_a_blob_that_was_cut_and_whose_size_nobody_knows_any_more_is_compared_with_what_upstream_tells(
+    cache: CacheRig, pulled: Pulled, length: int
+) -> None:
+    layer = pulled.layers[1]
+    await cache.stop()
+    lost(cache)
+    os.truncate(blob_path(cache, layer.digest), length)
+    pulled.hub.reset_counts()
+    await cache.start()
+
+    await pulled.pull()
+
+    assert await failures(cache) == {"opened": 1}
+    assert (pulled.hub.cdn_count(layer.digest), pulled.hub.bytes_sent(layer.digest)) == (1, layer.size)
+
+
+def of_another_size(answer: Answer) -> None:
+    answer.content = Bytes(b"another blob")
+
+
+async def test_an_upstream_that_lies_about_a_size_costs_a_stored_blob_nothing_but_a_look(
+    cache: CacheRig, pulled: Pulled
+) -> None:
+    layer = pulled.layers[1]
+    await cache.stop()
+    lost(cache)
+    await cache.start()
+    lie = pulled.hub.change(at(method="HEAD", reference=layer.digest), of_another_size)
+    pulled.hub.reset_counts()
+
+    await pulled.pull()
+
+    assert lie.used
+    assert pulled.paid() == (0, 0)
+    assert await failures(cache) == {}
 
 
 def previous_version(cache: CacheRig) -> None:

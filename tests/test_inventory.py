@@ -40,11 +40,13 @@ async def rows(store: Stand) -> dict[str, Row]:
     return {digest: tuple(values) for digest, *values in found}
 
 
-async def put_file(store: Stand, content: bytes, written_at: float = 1000.0) -> Digest:
+def put_file(store: Stand, content: bytes, written_at: float = 1000.0) -> Digest:
     """A blob without a row."""
     digest = Digest.of(content)
-    await store.blobs.put(digest, content)
-    os.utime(store.blobs.path(digest), (written_at, written_at))
+    path = store.blobs.path(digest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    os.utime(path, (written_at, written_at))
     return digest
 
 
@@ -128,6 +130,8 @@ async def test_what_is_not_ours_is_left_alone_and_said_once(
     assert (status.files, status.bad, status.missing) == (1, 0, 0)
     assert sorted(blobs.rglob("*")) == before
     assert caplog.text.count("is left alone") == 1
+    digest = Digest.parse(layer.digest)
+    assert await cache.app.store.scrub._inventory.take(Folder.of(digest)) == ([digest], 0)
     assert await counted(cache) == (1, layer.size)
 
 
@@ -137,7 +141,7 @@ async def test_what_is_not_ours_is_left_alone_and_said_once(
 async def test_a_row_is_as_it_would_have_been(store: Stand) -> None:
     manifest = json.dumps({"schemaVersion": 2, "layers": []}).encode()
     config = json.dumps({"architecture": "amd64"}).encode()
-    found = [await put_file(store, content, at) for content, at in ((manifest, 5.0), (config, 6.5), (b"\x1f\x8b", 7.0))]
+    found = [put_file(store, content, at) for content, at in ((manifest, 5.0), (config, 6.5), (b"\x1f\x8b", 7.0))]
     known = await store.put(b"known")
     before = (await rows(store))[str(known)]
 
@@ -167,7 +171,7 @@ async def test_a_row_is_as_it_would_have_been(store: Stand) -> None:
     ],
 )
 async def test_a_manifest_is_known_by_its_content(store: Stand, body: bytes, manifest: bool) -> None:
-    digest = await put_file(store, body)
+    digest = put_file(store, body)
 
     await store.inventory.take_all()
 
@@ -233,7 +237,7 @@ async def test_sha512_is_looked_at_too(store: Stand) -> None:
 
 async def test_the_disk_is_not_looked_at_on_the_event_loop(store: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(50):
-        await put_file(store, str(number).encode())
+        put_file(store, str(number).encode())
     threads: set[threading.Thread] = set()
 
     def noting(real: Any) -> Any:
@@ -254,7 +258,7 @@ async def test_the_disk_is_not_looked_at_on_the_event_loop(store: Stand, monkeyp
 
 async def test_rows_are_written_in_parts(store: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxy.store.inventory._JOB_ROWS", 3)
-    digests = [await put_file(store, str(number).encode()) for number in range(2000)]
+    digests = [put_file(store, str(number).encode()) for number in range(2000)]
     folder = Folder.of(digests[0])
     sizes: list[int] = []
     real = store.inventory._add

@@ -87,13 +87,14 @@ class BlobPulls:
         if isinstance(content, bytes):
             await self._make_sure(upstream, repository, digest)
             yield BlobAnswer(content, len(content), Outcome("hit"))
-        elif content is not None:
+            return
+        if content is not None:
             with content, self._leases.of(digest):
-                await self._make_sure(upstream, repository, digest)
-                yield BlobAnswer(content, content.size, Outcome("hit"))
-        else:
-            async with AsyncExitStack() as places:
-                yield await self._follow(places, upstream, repository, digest)
+                if await self._is_as_told(upstream, repository, content):
+                    yield BlobAnswer(content, content.size, Outcome("hit"))
+                    return
+        async with AsyncExitStack() as places:
+            yield await self._follow(places, upstream, repository, digest)
 
     async def _follow(
         self, places: AsyncExitStack, upstream: Registry, repository: Repository, digest: Digest
@@ -209,6 +210,17 @@ class BlobPulls:
         """Returns if this repository has the blob. Raises RegistryError."""
         if not self._proven(repository, digest):
             await self._prove(upstream, repository, digest)
+
+    async def _is_as_told(self, upstream: Registry, repository: Repository, stored: StoredBlob) -> bool:
+        """Whether a stored blob is the one that this repository has. Raises RegistryError.
+
+        Where upstream has to be asked, its size is compared too: after the loss of the index nobody else knows it. One
+        of another size is read through.
+        """
+        if self._proven(repository, stored.digest):
+            return True
+        told = await self._prove(upstream, repository, stored.digest)
+        return told == stored.size or await self._blobs.verify(stored)
 
     def _put_proof(self, repository: Repository, digest: Digest, size: int) -> None:
         """Record that a repository holds a blob. A manifest that is one of its blobs too stays known as a manifest."""

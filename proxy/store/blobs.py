@@ -22,6 +22,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -31,9 +32,9 @@ from typing import Final, Self
 
 from proxy.lru import Lru
 from proxy.oci.errors import Unavailable
-from proxy.oci.manifests import MAX_MANIFEST_BYTES
 from proxy.oci.names import Digest
 from proxy.store.bad_files import BadFiles
+from proxy.store.contents import Wrong, is_right, read_whole
 from proxy.store.integrity import Found, Integrity
 from proxy.store.pages import is_resident, is_unreadable, read_through
 from proxy.store.threads import in_thread
@@ -76,14 +77,6 @@ class StoredBlob:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Wrong(Exception):
-    """The bytes of a file do not have its digest; `status` says which file that was."""
-
-    def __init__(self, status: os.stat_result) -> None:
-        super().__init__()
-        self.status = status
 
 
 def _close_unwanted(opening: asyncio.Future[StoredBlob | None]) -> None:
@@ -148,11 +141,11 @@ class Blobs:
             return None
         size = self._integrity.size(digest)
         try:
-            content = await asyncio.to_thread(self._read, digest)
+            content = await asyncio.to_thread(read_whole, self.path(digest), digest)
         except FileNotFoundError:
             self._not_found(digest, size)
             return None
-        except _Wrong as wrong:
+        except Wrong as wrong:
             await self.set_aside(digest, wrong.status, "read")
             return None
         except OSError as error:
@@ -191,10 +184,17 @@ class Blobs:
         try:
             await in_thread(self._executor, lambda: read_through(stored.fd, start, stop))
         except OSError as error:
-            log.error("cannot read %s: %s", stored.digest, error)
-            if is_unreadable(error):
-                await self._give_up(stored.digest, os.fstat(stored.fd), error)
-            raise Unavailable("the cache cannot read from its disk") from error
+            raise await self._broken(stored, error) from error
+
+    async def verify(self, stored: StoredBlob) -> bool:
+        """Whether an open blob is what its digest says, of which there is doubt; all of it is read. One that is not is
+        set aside. Raises Unavailable if the disk fails."""
+        left = threading.Event()
+        try:
+            right = await in_thread(self._executor, lambda: is_right(stored.fd, stored.digest, left), left.set)
+        except OSError as error:
+            raise await self._broken(stored, error) from error
+        return right or not await self.set_aside(stored.digest, os.fstat(stored.fd), "opened", "its size was in doubt")
 
     async def put(self, digest: Digest, content: bytes) -> None:
         """Store content that was verified in memory. Raises OSError; what is small can be answered even then."""
@@ -260,22 +260,19 @@ class Blobs:
             return None
         return StoredBlob(digest, fd, os.fstat(fd).st_size, self)
 
-    def _read(self, digest: Digest) -> bytes | None:
-        """None for what is too large to be read whole: a layer, asked for as a manifest by mistake. Blocking."""
-        with self.path(digest).open("rb") as file:
-            content = file.read(MAX_MANIFEST_BYTES + 1)
-            if len(content) > MAX_MANIFEST_BYTES:
-                return None
-            if not digest.matches(content):
-                raise _Wrong(os.fstat(file.fileno()))
-        return content
-
     def _not_found(self, digest: Digest, size: int | None) -> None:
         """There is no file. If `size` says that there should be, and said so before the look, that is our loss; but it
         may be known by now."""
         self._known.drop(digest)
         if size is not None and digest not in self._leaving and self._integrity.size(digest) is not None:
             self._integrity.failed(digest, "missing")
+
+    async def _broken(self, stored: StoredBlob, error: OSError) -> Unavailable:
+        """What to raise when an open blob cannot be read."""
+        log.error("cannot read %s: %s", stored.digest, error)
+        if is_unreadable(error):
+            await self._give_up(stored.digest, os.fstat(stored.fd), error)
+        return Unavailable("the cache cannot read from its disk")
 
     async def _give_up(self, digest: Digest, status: os.stat_result | None, error: OSError) -> None:
         """Set a file aside that cannot be read. Raises any other error again."""
