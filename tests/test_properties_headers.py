@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from urllib.parse import parse_qsl, urlencode
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.oci.errors import QueryInvalid, RangeInvalid
@@ -182,6 +182,7 @@ def test_of_a_link_only_the_query_is_taken_and_nothing_is_lost_of_it(
     assert parse_qsl(found or "", keep_blank_values=True) == without_namespace(pairs)
 
 
+@example(['<?n=\udcaa>; rel="next"'])
 @examples(160)
 @given(st.lists(st.one_of(noise, st.just('<?a=1>; rel="next"')), max_size=3))
 def test_any_link_gives_a_query_that_can_be_sent_or_none(lines: list[str]) -> None:
@@ -195,6 +196,7 @@ def test_any_link_gives_a_query_that_can_be_sent_or_none(lines: list[str]) -> No
         assert clean_query(found) == found
 
 
+@example("n=\udcaa")
 @examples(110)
 @given(st.one_of(noise, fields.map(lambda pairs: urlencode(pairs, errors="replace")), st.text(max_size=4000)))
 def test_a_clean_query_stays_as_it_is(query: str) -> None:

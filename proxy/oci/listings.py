@@ -52,9 +52,9 @@ def clean_query(query: str) -> str:
     """
     try:
         fields = parse_qsl(query, keep_blank_values=True, max_num_fields=20, errors="strict")
+        written = urlencode([(key, value) for key, value in fields if key != "ns"])
     except ValueError:
         raise QueryInvalid("the query has too many fields, or is not UTF-8") from None
-    written = urlencode([(key, value) for key, value in fields if key != "ns"])
     if len(written) > MAX_QUERY_LENGTH:
         raise QueryInvalid(f"the query is longer than {MAX_QUERY_LENGTH} characters")
     return written
