@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.oci.errors import QueryInvalid, RangeInvalid
-from proxy.oci.listings import MAX_QUERY_LENGTH, clean_query, next_query, passable_warnings
+from proxy.oci.listings import MAX_QUERY_LENGTH, clean_query, next_query, passable_filters, passable_warnings
 from proxy.oci.manifests import accept_key, accepts
 from proxy.oci.names import Digest
 from proxy.oci.ranges import parse_range
@@ -214,6 +214,17 @@ def test_a_warning_that_is_passed_on_cannot_begin_another_header(values: list[st
     for warning in passable_warnings(values):
         assert warning.isascii() and warning.isprintable()
         assert warning.startswith('299 - "') and warning.endswith('"')
+
+
+@examples(100)
+@example(["\udcaa"])
+@example(["a\r\nX: y"])
+@given(st.lists(st.one_of(noise, st.just("artifactType")), max_size=4))
+def test_filters_that_are_passed_on_cannot_begin_another_header(values: list[str]) -> None:
+    filters = passable_filters(values)
+    assert filters is None or (filters.isascii() and filters.isprintable())
+    if set(values) == {"artifactType"}:
+        assert filters == ", ".join(values)
 
 
 # Limits

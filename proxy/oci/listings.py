@@ -19,6 +19,7 @@ MAX_QUERY_LENGTH: Final = 2048
 
 _LINK: Final = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s=;,]+\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))*)")
 _WARNING: Final = re.compile(r'\A299 - "(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"\Z')
+_FILTERS: Final = re.compile(r"\A[\x20-\x7e]{1,200}\Z")
 _NEXT: Final = re.compile(r";\s*rel\s*=\s*(?:\"[^\"]*\bnext\b[^\"]*\"|next(?=\s*(?:;|\Z)))", re.IGNORECASE)
 
 
@@ -58,6 +59,12 @@ def clean_query(query: str) -> str:
     if len(written) > MAX_QUERY_LENGTH:
         raise QueryInvalid(f"the query is longer than {MAX_QUERY_LENGTH} characters")
     return written
+
+
+def passable_filters(values: Iterable[str]) -> str | None:
+    """What a registry says it filtered by, if that can be said in a header again; None without."""
+    filters = ", ".join(values)
+    return filters if _FILTERS.match(filters) else None
 
 
 def passable_warnings(values: Iterable[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from proxy.config import UpstreamOptions
 from proxy.lru import Lru
 from proxy.metrics import Metrics
 from proxy.oci.errors import BlobUnknown, Denied, DigestInvalid, ManifestUnknown, NameUnknown, QueryInvalid, Unavailable
-from proxy.oci.listings import MAX_LISTING_BYTES, Listing, next_query, passable_warnings
+from proxy.oci.listings import MAX_LISTING_BYTES, Listing, next_query, passable_filters, passable_warnings
 from proxy.oci.manifests import (
     ACCEPT_ALL,
     MAX_MANIFEST_BYTES,
@@ -336,7 +336,7 @@ class Upstream:
             following = next_query(answer.headers.getall("Link", ()))
         except QueryInvalid:
             raise Unavailable(f"{self.name}: the next page of a list cannot be asked for") from None
-        filters = ", ".join(answer.headers.getall("OCI-Filters-Applied", ())) or None
+        filters = passable_filters(answer.headers.getall("OCI-Filters-Applied", ()))
         return Listing(media_type, body, following, filters, passable_warnings(answer.headers.getall("Warning", ())))
 
     def _manifest_url(self, repository: Repository, reference: Reference) -> URL:
