@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -34,7 +35,8 @@ async def next_event(response: aiohttp.ClientResponse) -> Event:
     """Its name and its document."""
     fields: dict[str, str] = {}
     while not (fields.keys() >= {"event", "data"}):
-        line = (await response.content.readuntil(b"\n")).decode().rstrip("\n")
+        async with asyncio.timeout(20):
+            line = (await response.content.readuntil(b"\n")).decode().rstrip("\n")
         name, _, value = line.partition(": ")
         fields[name] = value
     return fields["event"], json.loads(fields["data"])
