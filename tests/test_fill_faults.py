@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +20,7 @@ from tests.blob_rig import (
     assert_next_pull_succeeds,
     assert_unavailable,
     broken_off,
+    no_fills,
     partial_has,
     ranges_asked,
     read_until_broken,
@@ -26,7 +29,7 @@ from tests.blob_rig import (
     stored,
 )
 from tests.cache_rig import CacheRig
-from tests.fake_hub import FakeHub
+from tests.fake_hub import OCI_MANIFEST, FakeHub
 from tests.fake_hub.faults import at
 
 HALF = 512 * KIB
@@ -240,3 +243,31 @@ async def test_a_refusal_in_mid_fill_ends_it_and_keeps_the_partial(hub: FakeHub,
 
     assert (cache.blobs_on_disk(), cache.partials_on_disk()) == (set(), {layer.digest: HALF})
     await assert_next_pull_succeeds(hub, cache, layer)
+
+
+@pytest.mark.parametrize("said", [300 * KIB, 3 * MIB], ids=["too few", "too many"])
+async def test_an_answer_of_another_size_than_the_manifest_says_is_none(
+    cache: CacheRig, hub: FakeHub, said: int
+) -> None:
+    """The page of a login, say: a range of it would be nonsense, and what is kept of its size would outlive it."""
+    image = hub.add_image(REPOSITORY, "latest", [os.urandom(MIB)])
+    layer = json.loads((await cache.get_manifest(REPOSITORY, "latest")).body)["layers"][0]
+    hub.garbage("cdn", bytes(said), times=2)
+
+    reply = await cache.get_blob(REPOSITORY, layer["digest"], Range="bytes=1000000-")
+
+    assert (reply.status, len(reply.body)) == (206, layer["size"] - 1_000_000)
+    assert (await cache.head_blob(REPOSITORY, layer["digest"])).headers["Content-Length"] == str(layer["size"])
+    await no_fills(cache)
+    assert cache.blobs_on_disk() == {image.digest, layer["digest"]}
+
+
+async def test_a_manifest_that_tells_a_wrong_size_does_not_keep_a_blob_back(cache: CacheRig, hub: FakeHub) -> None:
+    layer = add_layer(hub, MIB)
+    body = json.dumps({"schemaVersion": 2, "layers": [{"digest": layer.digest, "size": 5, "mediaType": "a/b"}]})
+    hub.add_manifest(REPOSITORY, body.encode(), OCI_MANIFEST, tag="latest")
+    await cache.get_manifest(REPOSITORY, "latest")
+
+    reply = await cache.get_blob(REPOSITORY, layer.digest)
+
+    assert (reply.status, reply.body) == (200, layer.content)

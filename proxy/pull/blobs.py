@@ -142,7 +142,8 @@ class BlobPulls:
         self, places: AsyncExitStack, upstream: Registry, repository: Repository, digest: Digest, reason: Reason
     ) -> BlobAnswer:
         """The blob from upstream, past the disk, once upstream has answered. Raises RegistryError."""
-        passing = self._fills.pass_through(digest, partial(upstream.open_blob, repository, digest), reason)
+        expected = self._expected_size(repository, digest)
+        passing = self._fills.pass_through(digest, partial(upstream.open_blob, repository, digest), reason, expected)
         places.push_async_callback(passing.aclose)
         try:
             await passing.open()
@@ -150,7 +151,7 @@ class BlobPulls:
             self._negatives.remember((repository, digest), error, self._clock.monotonic())
             raise
         if passing.size is None:
-            passing.size = self._expected_size(repository, digest) or await self._prove(upstream, repository, digest)
+            passing.size = await self._prove(upstream, repository, digest)
         self._put_proof(repository, digest, passing.size)
         outcome = Outcome("miss", unstored=reason)
         if passing.size <= HELD_BACK_BYTES:
@@ -166,7 +167,7 @@ class BlobPulls:
         return size is None or self._fills.may_store(size)
 
     def _expected_size(self, repository: Repository, digest: Digest) -> int | None:
-        """The size that a manifest of this repository, or upstream, has told."""
+        """The size that a manifest of this repository has told or, where none did, upstream."""
         link = self._index.link(repository, digest)
         return link.descriptor.size if link else None
 
@@ -222,9 +223,14 @@ class BlobPulls:
         told = await self._prove(upstream, repository, stored.digest)
         return told == stored.size or await self._blobs.verify(stored)
 
-    def _put_proof(self, repository: Repository, digest: Digest, size: int) -> None:
-        """Record that a repository holds a blob. A manifest that is one of its blobs too stays known as a manifest."""
+    def _put_proof(self, repository: Repository, digest: Digest, told: int) -> None:
+        """Record that a repository holds a blob. A manifest that is one of its blobs too stays known as a manifest.
+
+        A size that a manifest has told stays: what upstream says is not verified, and may be wrong for a moment.
+        """
         if not self._proven(repository, digest):
+            size = self._expected_size(repository, digest)
+            size = told if size is None else size
             self._index.put_link(repository, Descriptor(digest, _OCTETS, size), held=True)
 
     async def _prove(self, upstream: Registry, repository: Repository, digest: Digest) -> int:

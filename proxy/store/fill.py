@@ -203,7 +203,7 @@ class Fill:
         while True:
             before = self.progress.received
             try:
-                return await self._transfer()
+                return await self._transfer(attempts)
             except NotStored:
                 raise
             except Unavailable as error:
@@ -215,10 +215,10 @@ class Fill:
                 pause = 0.0
             await asyncio.sleep(pause)
 
-    async def _transfer(self) -> None:
+    async def _transfer(self, attempts: Attempts) -> None:
         """One answer of upstream, from where we are to its end. Raises RegistryError."""
         async with self._source(self.progress.received) as body, self._written_behind() as writing:
-            await self._agree(body)
+            await self._agree(body, trusting=attempts.is_last)
             end = self.progress.received
             again = end - body.start  # What upstream sends once more, because it ignored the range.
             raw = body.detach() if again == 0 and self._is_large(end) and self._transfers.available else None
@@ -242,9 +242,15 @@ class Fill:
         """Whether what is still to come is worth a thread."""
         return self.progress.size is not None and self.progress.size - received >= LARGE_BYTES
 
-    async def _agree(self, body: Body) -> None:
-        """Take over upstream's word on the size; a later answer must not contradict it. Raises Unavailable."""
+    async def _agree(self, body: Body, *, trusting: bool) -> None:
+        """Take over upstream's word on the size; a later answer must not contradict it. Raises Unavailable.
+
+        Where a manifest has told another size, the answer is probably none: the page of a login, say, which nobody is
+        to get a range of. Only when upstream insists, `trusting`, the digest decides who is wrong.
+        """
         known = self.progress.size
+        if not trusting and None not in (body.size, self._expected_size) and body.size != self._expected_size:
+            raise Unavailable(f"upstream says {body.size} bytes where {self._expected_size} were expected")
         if body.size is not None and known is not None and body.size != known:
             raise Unavailable(f"upstream says {body.size} bytes now and said {known} before")
         size = self._expected_size if body.size is None else body.size

@@ -73,7 +73,7 @@ class Fills:
         return entry[0] if entry else None
 
     def start(self, digest: Digest, repository: Repository, expected_size: int | None, source: Source) -> Fill:
-        """Begin to fetch a blob that no fill runs for; `expected_size` is used where upstream tells no size."""
+        """Begin to fetch a blob that no fill runs for; `expected_size` is what a manifest says."""
         partial = Partial(self._blobs, digest)
         claim = self._claims.open(self._leftovers.take(digest), lambda: 0 if partial.found else partial.length)
         fill = Fill(

@@ -52,6 +52,11 @@ class Attempts:
     def __init__(self) -> None:
         self._idle = 0
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the attempt that runs is the last one, unless it brings something."""
+        return self._idle >= MAX_IDLE_ATTEMPTS
+
     def failed(self, what: object, error: Unavailable, brought: int) -> float:
         """Seconds to wait before asking again, after an attempt that brought so many bytes; or raises the error."""
         self._idle = 1 if brought >= WORTHWHILE_BYTES else self._idle + 1
