@@ -226,7 +226,7 @@ async def test_the_folder_of_the_running_cache_is_well(healthy: SetUp) -> None:
 async def test_a_folder_that_is_held_by_a_stranger_is_named(healthy: SetUp) -> None:
     listen = Address("127.0.0.1", free_port())
     found = await healthy.examine(server=ServerOptions(listen=listen))
-    assert "which does not answer at the configured address" in wrong(found)["cache folder"]
+    assert "and nothing answers at the configured address" in wrong(found)["cache folder"]
 
 
 async def test_a_file_in_place_of_the_folder_is_named(healthy: SetUp, tmp_path: Path) -> None:
