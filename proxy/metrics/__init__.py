@@ -43,6 +43,15 @@ class Metrics:
     def __init__(self, *, aliases: bool = False, version: str) -> None:
         self.registry = _Registry()
         self._aliases = aliases
+        self._count_clients()
+        self._count_upstreams()
+        self._count_store()
+        Info("pullthrough_build", "The running program.", registry=self.registry).info({"version": version})
+        ProcessCollector(registry=self.registry)
+        if aliases:
+            self.registry.register(AliasCollector(self._alias_totals))
+
+    def _count_clients(self) -> None:
         self._requests = self._counter("requests", "Requests of clients.", "kind", "method", "code")
         self._hits = self._counter("hits", "Requests answered from the cache.", "kind")
         self._misses = self._counter("misses", "Requests that nothing stored could answer.", "kind")
@@ -53,6 +62,19 @@ class Metrics:
             "connections_refused", "Connections of clients that were refused or ended, and why.", "reason"
         )
         self._served = self._counter("served_bytes", "Body bytes sent to clients.", "kind")
+        first_byte = Histogram(
+            "pullthrough_time_to_first_byte_seconds",
+            "From the request of a client to the headers of our response.",
+            ("kind", "outcome"),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._first_byte = _Bound(first_byte)
+        for kind in KINDS:  # A series that starts at 0 has a rate from its first event on.
+            for counter in (self._hits, self._misses, self._collapsed, self._aborted, self._served):
+                counter.of(kind)
+
+    def _count_upstreams(self) -> None:
         self._fetched = self._counter("fetched_bytes", "Body bytes received from upstream.", "upstream", "kind")
         self._pulls = self._counter("counted_pulls", "Requests that upstream counts against the quota.", "upstream")
         self._revalidations = self._counter(
@@ -68,6 +90,13 @@ class Metrics:
         self._decisions = self._counter(
             "governor_decisions", "What was decided about counted pulls.", "upstream", "decision"
         )
+        self._rejected = self._switch("credentials_rejected", "Whether upstream refuses the configured credentials.")
+        self._breakers = self._switch(
+            "upstream_breaker_open",
+            "Whether upstream is left alone, since it could not be asked several times in a row.",
+        )
+
+    def _count_store(self) -> None:
         self._fills_failed = self._counter("fills_failed", "Fills that were given up, and why.", "reason")
         self._evicted_blobs = self._counter("evicted_blobs", "Blobs that were evicted, and why.", "reason")
         self._evicted_bytes = self._counter("evicted_bytes", "Bytes of blobs that were evicted, and why.", "reason")
@@ -79,37 +108,8 @@ class Metrics:
         )
         self._scrub_files = self._counter("scrub_files", "Stored blobs that were read and hashed again.")
         self._scrub_bytes = self._counter("scrub_bytes", "Bytes of stored blobs that were read and hashed again.")
-        rejected = Gauge(
-            "pullthrough_credentials_rejected",
-            "Whether upstream refuses the configured credentials.",
-            ("upstream",),
-            registry=self.registry,
-        )
-        self._rejected = _Bound(rejected)
-        breakers = Gauge(
-            "pullthrough_upstream_breaker_open",
-            "Whether upstream is left alone, since it could not be asked several times in a row.",
-            ("upstream",),
-            registry=self.registry,
-        )
-        self._breakers = _Bound(breakers)
-        first_byte = Histogram(
-            "pullthrough_time_to_first_byte_seconds",
-            "From the request of a client to the headers of our response.",
-            ("kind", "outcome"),
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
-        self._first_byte = _Bound(first_byte)
-        Info("pullthrough_build", "The running program.", registry=self.registry).info({"version": version})
-        ProcessCollector(registry=self.registry)
-        for kind in KINDS:  # A series that starts at 0 has a rate from its first event on.
-            for counter in (self._hits, self._misses, self._collapsed, self._aborted, self._served):
-                counter.of(kind)
         for found in INTEGRITY:
             self._integrity_failures.of(found)
-        if aliases:
-            self.registry.register(AliasCollector(self._alias_totals))
 
     def request(self, kind: str, method: str, status: int) -> None:
         """A client's request was answered; `kind` is manifest, blob, ping or other."""
@@ -258,6 +258,10 @@ class Metrics:
 
     def _counter(self, name: str, documentation: str, *labels: str) -> _Bound[Counter]:
         return _Bound(Counter(f"pullthrough_{name}", documentation, labels, registry=self.registry))
+
+    def _switch(self, name: str, documentation: str) -> _Bound[Gauge]:
+        """0 or 1 for each upstream."""
+        return _Bound(Gauge(f"pullthrough_{name}", documentation, ("upstream",), registry=self.registry))
 
     def _alias_totals(self) -> dict[str, dict[str, int]]:
         return {"requests": totals(self._requests.metric, "kind"), **self.snapshot()}
