@@ -28,7 +28,8 @@ from proxy.oci.manifests import Descriptor
 from proxy.oci.names import Digest, Repository, Tag
 from proxy.policy.access import Visibility
 from proxy.policy.freshness import StoredTag
-from proxy.store import database
+from proxy.store import database, rows
+from proxy.store.rows import GONE, Change, Key, Row
 from proxy.store.threads import in_thread
 from proxy.store.writer import Job, Writer
 
@@ -38,11 +39,6 @@ _REMEMBERED_ROWS: Final = 20_000
 _READER_THREADS: Final = 2
 _PROGRESS_STEPS: Final = 10_000
 """Steps of SQLite's machine, a millisecond at most, after which a query looks whether its caller has left."""
-
-_Key = tuple[str, ...]
-_Row = tuple[object, ...]
-_GONE: Final[_Row] = ()
-"""A row that was removed."""
 
 T = TypeVar("T")
 
@@ -67,16 +63,6 @@ class Vanished:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """A row to write, or to remove; `count` and `size` are what that adds to the blobs."""
-
-    key: _Key
-    row: _Row
-    count: int = 0
-    size: int = 0
-
-
 class Index:
     """The index of one cache folder. All methods but `open` and `close` are called on the event loop."""
 
@@ -84,10 +70,10 @@ class Index:
         self._path = path
         self._clock = clock
         self._connections: list[sqlite3.Connection] = []
-        self._writer: Writer[_Change] | None = None
+        self._writer: Writer[Change] | None = None
         self._readers = ThreadPoolExecutor(_READER_THREADS, "index-reader")
-        self._pending: dict[_Key, _Row] = {}
-        self._remembered: Lru[_Key, _Row] = Lru(_REMEMBERED_ROWS)
+        self._pending: dict[Key, Row] = {}
+        self._remembered: Lru[Key, Row] = Lru(_REMEMBERED_ROWS)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._committed_blobs = (0, 0)
         self._pending_blobs = (0, 0)
@@ -105,7 +91,7 @@ class Index:
         self._connections.append(database.connect(self._path))
         self._committed_blobs = database.totals(self._connections[0])
         self._loop = loop
-        self._writer = Writer(self._connections[1], _write, self._written, self._failed)
+        self._writer = Writer(self._connections[1], rows.write, self._written, self._failed)
 
     def close(self) -> None:
         """Commit what was written and close. Blocking."""
@@ -241,11 +227,11 @@ class Index:
         """Repositories that were shown to have something, in order, from the one after this."""
         question = "SELECT DISTINCT repository FROM links WHERE repository > ? AND held = 1 ORDER BY repository LIMIT ?"
         try:
-            rows = await self.query(lambda connection: connection.execute(question, (after, limit)).fetchall())
+            found = await self.query(lambda connection: connection.execute(question, (after, limit)).fetchall())
         except sqlite3.Error as error:
             log.error("the repositories cannot be read from the index: %s", error)
             return []
-        return [Repository(*row[0].split("/", 1)) for row in rows]
+        return [Repository(*row[0].split("/", 1)) for row in found]
 
     def blob_size(self, digest: Digest) -> int | None:
         """The size in bytes of a blob when it was stored."""
@@ -265,14 +251,14 @@ class Index:
         """This one is not stored any more; at once, as all reading sees it."""
         size = self.blob_size(digest)
         if size is not None:
-            self._put(("blobs", str(digest)), _GONE, -1, -size)
+            self._put(("blobs", str(digest)), GONE, -1, -size)
 
     async def forget_blobs(self, digests: Iterable[Digest]) -> None:
         """These are not stored any more. Raises sqlite3.Error."""
-        rows = [(str(digest),) for digest in digests]
-        await self.write(lambda connection: connection.executemany("DELETE FROM blobs WHERE digest = ?", rows))
+        gone = [(str(digest),) for digest in digests]
+        await self.write(lambda connection: connection.executemany("DELETE FROM blobs WHERE digest = ?", gone))
 
-    def _get(self, *key: str) -> _Row | None:
+    def _get(self, *key: str) -> Row | None:
         row = self._pending.get(key)
         if row is None:
             row = self._remembered.get(key)
@@ -282,26 +268,26 @@ class Index:
                 self._remembered.put(key, row)
         return row or None
 
-    def _put(self, key: _Key, row: _Row, count: int = 0, size: int = 0) -> None:
+    def _put(self, key: Key, row: Row, count: int = 0, size: int = 0) -> None:
         self._pending[key] = row
         self._remembered.put(key, row)
         self._pending_blobs = self._pending_blobs[0] + count, self._pending_blobs[1] + size
         assert self._writer is not None
-        self._writer.put(_Change(key, row, count, size))
+        self._writer.put(Change(key, row, count, size))
 
-    def _delete(self, key: _Key) -> None:
-        self._put(key, _GONE)
+    def _delete(self, key: Key) -> None:
+        self._put(key, GONE)
 
-    def _select(self, key: _Key) -> _Row | None:
+    def _select(self, key: Key) -> Row | None:
         try:
-            row: _Row | None = self._connections[0].execute(_SELECT[key[0]], key[1:]).fetchone()
+            row = rows.read(self._connections[0], key)
         except sqlite3.Error as error:
             log.error("reading the index failed, upstream is asked instead: %s", error)
             self._failed(error)
             return None
         return row
 
-    def _written(self, batch: Sequence[_Change]) -> None:
+    def _written(self, batch: Sequence[Change]) -> None:
         """Called in the writer's thread."""
         try:
             blobs = database.totals(self._connections[1])
@@ -320,67 +306,12 @@ class Index:
         with contextlib.suppress(RuntimeError):  # The loop may be closed by now.
             self._loop.call_soon_threadsafe(call)
 
-    def _committed(self, batch: Sequence[_Change], blobs: tuple[int, int]) -> None:
+    def _committed(self, batch: Sequence[Change], blobs: tuple[int, int]) -> None:
         self._committed_blobs = blobs
         for change in batch:
             self._pending_blobs = self._pending_blobs[0] - change.count, self._pending_blobs[1] - change.size
             if self._pending.get(change.key) is change.row:
                 del self._pending[change.key]
-
-
-def _write(connection: sqlite3.Connection, change: _Change) -> None:
-    table = change.key[0]
-    if change.row:
-        connection.execute(_UPSERT[table], (*change.key[1:], *change.row))
-    else:
-        connection.execute(_DELETE[table], change.key[1:])
-
-
-_COLUMNS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "tags": (
-        ("repository", "tag", "accept"),
-        (
-            "checked_at",
-            "source",
-            "digest",
-            "media_type",
-            "size",
-            "previous_digest",
-            "previous_media_type",
-            "previous_size",
-        ),
-    ),
-    "links": (("repository", "digest"), ("media_type", "size", "held", "seen_at")),
-    "visibility": (("repository",), ("public", "checked_at")),
-    "blobs": (("digest",), ("size", "manifest", "stored_at", "used_at")),
-    "history": (("repository", "tag", "digest"), ("first_seen", "last_seen")),
-    "vanished": (("repository", "tag"), ("since", "reason")),
-    "state": (("name",), ("value",)),
-}
-"""The key of each table, and the rest of its columns."""
-
-_KEPT: Final = {
-    "history": {"first_seen": "MIN(first_seen, excluded.first_seen)"},
-    "blobs": {"manifest": "MAX(manifest, excluded.manifest)"},
-}
-"""Columns of a row that is there already which do not just take the new value."""
-
-
-def _where(keys: Sequence[str]) -> str:
-    return " AND ".join(f"{key} = ?" for key in keys)
-
-
-def _upsert(table: str, keys: tuple[str, ...], values: tuple[str, ...]) -> str:
-    changed = ", ".join(f"{each} = {_KEPT.get(table, {}).get(each, f'excluded.{each}')}" for each in values)
-    columns, places = ", ".join(keys + values), ", ".join("?" * len(keys + values))
-    return f"INSERT INTO {table} ({columns}) VALUES ({places}) ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}"
-
-
-_SELECT: Final = {
-    table: f"SELECT {', '.join(values)} FROM {table} WHERE {_where(keys)}" for table, (keys, values) in _COLUMNS.items()
-}
-_DELETE: Final = {table: f"DELETE FROM {table} WHERE {_where(keys)}" for table, (keys, _) in _COLUMNS.items()}
-_UPSERT: Final = {table: _upsert(table, keys, values) for table, (keys, values) in _COLUMNS.items()}
 
 
 def _columns(descriptor: Descriptor) -> tuple[str, str, int | None]:
