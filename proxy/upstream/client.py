@@ -16,23 +16,21 @@ from proxy.clock import Clock
 from proxy.config import UpstreamOptions
 from proxy.lru import Lru
 from proxy.metrics import Metrics
-from proxy.oci.errors import BlobUnknown, Denied, DigestInvalid, ManifestUnknown, NameUnknown, QueryInvalid, Unavailable
-from proxy.oci.listings import MAX_LISTING_BYTES, Listing, next_query, passable_filters, passable_warnings
+from proxy.oci.errors import BlobUnknown, Denied, ManifestUnknown, NameUnknown, QueryInvalid, Unavailable
+from proxy.oci.listings import MAX_LISTING_BYTES, Listing, passable_warnings
 from proxy.oci.manifests import (
     ACCEPT_ALL,
     MAX_MANIFEST_BYTES,
     OCI_INDEX,
     Descriptor,
     Manifest,
-    declared_media_type,
-    is_manifest,
-    media_type_of,
 )
 from proxy.oci.names import DOCKER_HUB, Digest, Reference, Repository, Tag, parse_reference
 from proxy.policy.quota import Gate
 from proxy.policy.quota.account import Account
 from proxy.policy.quota.ledger import By
 from proxy.policy.quota.purpose import UNKNOWN_PURPOSE, Purpose
+from proxy.upstream.answers import confirmed_digest, content_digest, listing_of, media_type, verified_manifest
 from proxy.upstream.auth import Authorizer
 from proxy.upstream.body import BlobBody, total_size
 from proxy.upstream.credentials import Credentials
@@ -138,11 +136,11 @@ class Upstream:
                 self._observe(answer, by, repository, reference)
                 if answer.status != 200:
                     raise await self._refusals.of(answer, ManifestUnknown)
-                digest = self._confirmed(reference, _content_digest(answer))
+                digest = confirmed_digest(self.name, reference, content_digest(answer))
                 if digest is None:
                     raise DigestMissing(f"{self.name} does not tell digests")
                 self._note_warnings(repository, digest, answer)
-                return Descriptor(digest, _media_type(answer), content_length(answer.headers))
+                return Descriptor(digest, media_type(answer), content_length(answer.headers))
 
     async def get_manifest(
         self,
@@ -170,7 +168,7 @@ class Upstream:
                 if body is None:
                     raise Unavailable(f"{self.name}: a manifest of more than {MAX_MANIFEST_BYTES} bytes")
                 self._metrics.fetched(self.name, "manifest", len(body))
-                manifest = self._verified(reference, answer, body)
+                manifest = verified_manifest(self.name, reference, answer, body)
                 self._note_warnings(repository, manifest.digest, answer)
                 return manifest
 
@@ -198,10 +196,10 @@ class Upstream:
     async def list(self, repository: Repository, subject: Digest | None, query: str) -> Listing:
         """A page of the repository's tags or, with a subject, of what refers to that. Free."""
         self._check(Gate.REQUESTS)
-        path, media_type = ("tags/list", "application/json") if subject is None else (f"referrers/{subject}", OCI_INDEX)
+        path, listed = ("tags/list", "application/json") if subject is None else (f"referrers/{subject}", OCI_INDEX)
         url = self._v2(repository, path + (f"?{query}" if query else ""))
         async with self._questions.ask():
-            with await self._auth.request("listing", "GET", url, repository, {"Accept": media_type}) as answer:
+            with await self._auth.request("listing", "GET", url, repository, {"Accept": listed}) as answer:
                 if answer.status == 400 and not answer.elsewhere:
                     raise QueryInvalid(f"{self.name} refuses the query")
                 if answer.status != 200:
@@ -210,7 +208,7 @@ class Upstream:
                 if body is None or not body.lstrip().startswith(b"{"):
                     raise Unavailable(f"{self.name}: a list that is none, or of more than {MAX_LISTING_BYTES} bytes")
                 self._metrics.fetched(self.name, "listing", len(body))
-                return self._listing(answer, media_type, body)
+                return listing_of(self.name, answer, listed, body)
 
     @asynccontextmanager
     async def open_blob(self, repository: Repository, digest: Digest, offset: int = 0) -> AsyncIterator[BlobBody]:
@@ -272,13 +270,13 @@ class Upstream:
                 self._observe(
                     answer, "head", repository, reference
                 )  # The quota of those without an account is not ours otherwise.
-            is_manifest = _content_digest(answer) is not None or _media_type(answer).startswith("application/vnd.")
+            is_manifest = content_digest(answer) is not None or media_type(answer).startswith("application/vnd.")
             return await self._yes_or_no(answer, is_manifest)
 
     async def _lists_publicly(self, repository: Repository) -> bool:
         url = self._v2(repository, "tags/list?n=1")
         with await self._auth.request("other", "GET", url, repository, {}, anonymous=True) as answer:
-            return await self._yes_or_no(answer, _media_type(answer) == "application/json")
+            return await self._yes_or_no(answer, media_type(answer) == "application/json")
 
     async def _yes_or_no(self, answer: Answer, is_registrys: bool) -> bool:
         if answer.status == 200:
@@ -303,22 +301,6 @@ class Upstream:
             answer.close()
             raise
 
-    def _verified(self, reference: Reference, answer: Answer, body: bytes) -> Manifest:
-        expected = reference if isinstance(reference, Digest) else _content_digest(answer)
-        if expected is not None and not expected.matches(body):
-            raise Unavailable(f"{self.name}: a manifest whose bytes are not those of its digest {expected}")
-        if expected is None and not is_manifest(body):  # Nobody vouches for these bytes, and 200 is soon said.
-            raise Unavailable(f"{self.name}: an answer that is not a manifest")
-        media_type = _media_type(answer) or declared_media_type(body) or "application/octet-stream"
-        return Manifest(expected or Digest.of(body), media_type, body)
-
-    def _confirmed(self, reference: Reference, said: Digest | None) -> Digest | None:
-        if isinstance(reference, Tag):
-            return said
-        if said is not None and said.algorithm == reference.algorithm and said != reference:
-            raise Unavailable(f"{self.name} answered {said} where {reference} was asked for")
-        return reference
-
     def _observe(self, answer: Answer, by: By, repository: Repository, reference: Reference) -> None:
         if not answer.elsewhere and answer.status != 429:
             subject = (repository.name, str(reference))
@@ -331,14 +313,6 @@ class Upstream:
         else:
             self._warnings.drop((repository, digest))
 
-    def _listing(self, answer: Answer, media_type: str, body: bytes) -> Listing:
-        try:
-            following = next_query(answer.headers.getall("Link", ()))
-        except QueryInvalid:
-            raise Unavailable(f"{self.name}: the next page of a list cannot be asked for") from None
-        filters = passable_filters(answer.headers.getall("OCI-Filters-Applied", ()))
-        return Listing(media_type, body, following, filters, passable_warnings(answer.headers.getall("Warning", ())))
-
     def _manifest_url(self, repository: Repository, reference: Reference) -> URL:
         return self._v2(repository, f"manifests/{reference}")
 
@@ -348,14 +322,3 @@ class Upstream:
     def _v2(self, repository: Repository, path: str) -> URL:
         """Made of values that were parsed, which need no quoting."""
         return URL(f"{self._url.origin()}/v2/{repository.name}/{path}", encoded=True)
-
-
-def _content_digest(answer: Answer) -> Digest | None:
-    try:
-        return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
-    except DigestInvalid:
-        return None
-
-
-def _media_type(answer: Answer) -> str:
-    return media_type_of(answer.headers.get("Content-Type", ""))
