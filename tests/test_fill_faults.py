@@ -22,6 +22,7 @@ from tests.blob_rig import (
     broken_off,
     no_fills,
     partial_has,
+    path_of,
     ranges_asked,
     read_until_broken,
     readers,
@@ -260,6 +261,23 @@ async def test_an_answer_of_another_size_than_the_manifest_says_is_none(
     assert (await cache.head_blob(REPOSITORY, layer["digest"])).headers["Content-Length"] == str(layer["size"])
     await no_fills(cache)
     assert cache.blobs_on_disk() == {image.digest, layer["digest"]}
+
+
+async def test_a_size_that_upstream_insists_on_is_forgotten_for_the_one_of_the_manifest(
+    cache: CacheRig, hub: FakeHub
+) -> None:
+    hub.add_image(REPOSITORY, "latest", [os.urandom(MIB)])
+    layer = json.loads((await cache.get_manifest(REPOSITORY, "latest")).body)["layers"][0]
+    rule = hub.garbage("cdn", bytes(3 * MIB))
+    await read_until_broken(cache, path_of(REPOSITORY, layer["digest"]))
+    assert rule.used == MAX_IDLE_ATTEMPTS + 1
+    await no_fills(cache)
+    hub.heal()
+    hub.reset_counts()
+
+    reply = await cache.get_blob(REPOSITORY, layer["digest"])
+
+    assert (reply.status, len(reply.body), hub.count("GET", "blob")) == (200, layer["size"], 1)
 
 
 async def test_a_manifest_that_tells_a_wrong_size_does_not_keep_a_blob_back(cache: CacheRig, hub: FakeHub) -> None:
