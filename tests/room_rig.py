@@ -10,17 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from proxy.config import CacheOptions, Share
 from proxy.oci.names import Digest
 from proxy.store.eviction import Plan
 from tests.cache_rig import CacheRig
 from tests.eventually import eventually
+from tests.programs import skip_or_fail
 
 GRACE = 600.0
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 
 
 async def limit(cache: CacheRig, **settings: Any) -> None:
@@ -106,6 +103,8 @@ class Watch:
 @contextmanager
 def mounted(directory: Path, size: int) -> Iterator[Path]:
     """A file system of its own, of so many bytes, in memory."""
+    if os.geteuid() != 0:
+        skip_or_fail("mounting a small file system needs root")
     directory.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)], check=True)
     try:

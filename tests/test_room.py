@@ -29,7 +29,7 @@ from tests.blob_rig import (
 from tests.cache_rig import CacheRig, Reply, gather
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub
-from tests.room_rig import GRACE, Watch, bytes_on_disk, collect, digests, limit, mounted, needs_root, rows
+from tests.room_rig import GRACE, Watch, bytes_on_disk, collect, digests, limit, mounted, rows
 
 HALF = 512 * KIB
 
@@ -287,7 +287,6 @@ async def test_looks_at_the_disk_that_overtake_one_another_lose_no_byte(
     assert room.missing(0) == 3 * MIB - free, "what is on disk now was not there when it was looked at"
 
 
-@needs_root
 async def test_min_free_stays_free_also_while_large_fills_run(hub: FakeHub, small_disk: Path) -> None:
     async with CacheRig(hub.url, small_disk / "cache") as cache:
         await limit(cache, min_free=Share(6 * MIB))
@@ -307,7 +306,6 @@ async def test_min_free_stays_free_also_while_large_fills_run(hub: FakeHub, smal
     assert watch.most >= 3 * MIB
 
 
-@needs_root
 @pytest.mark.parametrize("min_free", [0, 2 * MIB], ids=["full to the brim", "min_free"])
 async def test_a_disk_that_is_full_of_other_things_breaks_no_pull(
     hub: FakeHub, small_disk: Path, min_free: int
@@ -330,7 +328,6 @@ async def test_a_disk_that_is_full_of_other_things_breaks_no_pull(
     assert (free.cache_status, stored) == ("pullthrough; fwd=miss; stored", {layer.digest})
 
 
-@needs_root
 @pytest.mark.parametrize("chunked", [False, True], ids=["in a thread", "on the loop"])
 async def test_readers_at_any_offset_go_on_past_a_disk_that_becomes_full_under_a_fill(
     hub: FakeHub, small_disk: Path, chunked: bool
@@ -361,7 +358,6 @@ async def test_readers_at_any_offset_go_on_past_a_disk_that_becomes_full_under_a
         assert (reply.status, reply.body) == (206, layer.content[start:stop])
 
 
-@needs_root
 async def test_a_disk_that_becomes_full_under_a_fill_is_relieved_of_what_is_old(hub: FakeHub, small_disk: Path) -> None:
     old, layer = layers(hub, 5 * MIB, 6 * MIB)
     async with CacheRig(hub.url, small_disk / "cache") as cache:
@@ -382,7 +378,6 @@ async def test_a_disk_that_becomes_full_under_a_fill_is_relieved_of_what_is_old(
         assert int((resumed or "").removeprefix("bytes=").removesuffix("-")) > MIB, "it goes on where it was"
 
 
-@needs_root
 async def test_a_disk_without_a_byte_left_is_relieved_of_what_is_old(hub: FakeHub, small_disk: Path) -> None:
     """The index cannot be written to then, before something has gone."""
     old, layer = layers(hub, 5 * MIB, 4 * MIB)
