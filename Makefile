@@ -4,6 +4,7 @@
 #   make test     run the tests
 #
 # ARGS is passed on: make test ARGS="-k freshness", make run ARGS="--config my.toml".
+# The tests use all cores; make test ARGS="-n0 --pdb" keeps to one process.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,7 +30,7 @@ run: $(VENV)/run.stamp
 		exec $(BIN)/python -m proxy serve $(ARGS)
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check

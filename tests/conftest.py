@@ -13,6 +13,13 @@ from tests.cache_rig import CacheRig
 from tests.fake_hub import FakeHub
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several workers share the tests by file, and those that share daemons, browsers or a table by folder."""
+    root = config.rootpath / "tests"
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(root).parts[0]))
+
+
 @pytest.fixture(autouse=True)
 def only_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Connecting anywhere else fails the test: no test depends on the network."""

@@ -15,10 +15,10 @@ import pytest
 from proxy.config import Address, AdminOptions, CacheOptions, Secret, ServerOptions
 from proxy.doctor.findings import Check, State, ok
 from proxy.doctor.judge.account import PROBE
-from tests.cli_rig import free_port
 from tests.doctor_rig import Findings, SetUp, case_of, findings, healthy, short, wrong
 from tests.fake_hub import ANONYMOUS, FakeHub
 from tests.fake_hub.answers import Answer, json_answer
+from tests.ports import free_port
 
 __all__ = ["healthy", "short"]  # Fixtures: used by their names.
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from proxy import __version__
-from tests.cli_rig import free_port
 from tests.image_base import make_root
+from tests.ports import free_port
 from tests.programs import require_program, skip_or_fail
 
 pytestmark = pytest.mark.clients

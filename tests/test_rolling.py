@@ -17,9 +17,9 @@ from yarl import URL
 
 from proxy.config import Address, ServerOptions
 from tests.cache_rig import CacheRig
-from tests.cli_rig import free_port
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub, Image
+from tests.ports import free_port
 from tests.raw_http import raw_client
 from tests.service_rig import LISTEN_HERE, Service, knocking, pulling, service, write_config
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.cli_rig import free_port
 from tests.fake_hub import FakeHub
+from tests.ports import free_port
 from tests.service_rig import LISTEN_HERE, service, service_manager, write_config
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .processes import Process, clean_environment, free_port, wait_until
+from ..ports import free_port
+from .processes import Process, clean_environment, wait_until
 from .upstream import Upstream
 
 _SAMPLE = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})? (?P<value>\S+)", re.MULTILINE)

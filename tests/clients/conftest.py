@@ -67,7 +67,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the ends of the logs beside a failure: the folder they are in is gone afterwards."""
     report = yield
-    directory = getattr(item, "funcargs", {}).get("scratch")
+    made = getattr(item, "funcargs", {})
+    directory = made["bed"].directory if "bed" in made else made.get("scratch")
     if report.failed and isinstance(directory, Path):
         for log in sorted(directory.glob("*.log")):
             lines = log.read_text(errors="replace").splitlines()[-40:]

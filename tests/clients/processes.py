@@ -36,14 +36,6 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout
     return done.stdout
 
 
-def free_port() -> int:
-    """Return a loopback port that is free now, for servers that must come back on the same one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def accepts(port: int) -> bool:
     """Does something listen on this loopback port?"""
     with socket.socket() as probe:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ..ports import free_port
 from .cache import Cache
 from .images import Image
-from .processes import Process, free_port, wait_until
+from .processes import Process, wait_until
 from .pulls import pull
 
 pytestmark = pytest.mark.clients("prometheus", "promtool")

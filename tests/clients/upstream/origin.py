@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..processes import Process, accepts, free_port, wait_until
+from ...ports import free_port
+from ..processes import Process, accepts, wait_until
 from .keys import SigningKey, grant
 from .settings import ISSUER, SERVICE
 

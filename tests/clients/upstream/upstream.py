@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..processes import Process, accepts, free_port, wait_until
+from ...ports import free_port
+from ..processes import Process, accepts, wait_until
 from .keys import SigningKey
 from .ledger import Ledger
 from .origin import Origin
