@@ -6,12 +6,15 @@ import asyncio
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import pytest
 
 from proxy.config import LogOptions, MetricsOptions
+from proxy.policy import eviction
+from proxy.pull import outcome
+from proxy.store import room
 from tests.cache_rig import CacheRig, gather
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub, Image, at
@@ -197,6 +200,46 @@ async def test_a_quota_that_upstream_does_not_tell_is_absent_and_not_0(
     for name in ("limit", "remaining", "window_seconds"):
         assert await cache.metric(f"pullthrough_ratelimit_{name}") is None
     assert (await cache.status())["upstreams"][0]["quota"] is None
+
+
+async def test_what_alerts_are_made_of_starts_at_0_so_that_its_first_event_is_seen(cache: CacheRig) -> None:
+    first: dict[str, dict[str, str]] = {name: {} for name in ("counted_pulls", "vanished")} | {
+        "governor_decisions": {"decision": "refused"},
+        "fetched_bytes": {"kind": "blob"},
+        "limited": {"limit": "requests"},
+    }
+    for name, labels in first.items():
+        assert await cache.metric(f"pullthrough_{name}_total", upstream="docker.io", **labels) == 0, name
+    reasons: dict[str, tuple[str, ...]] = {
+        "stale": get_args(outcome.Reason),
+        "not_stored": get_args(room.Reason),
+        "evicted_blobs": (*eviction.GOES, "leftover"),
+        "evicted_bytes": (*eviction.GOES, "leftover"),
+    }
+    for name, known in reasons.items():
+        for reason in known:
+            assert await cache.metric(f"pullthrough_{name}_total", reason=reason) == 0, (name, reason)
+
+
+@pytest.mark.parametrize("limit", ["pulls", "requests"])
+async def test_a_limit_that_is_reached_is_counted_and_shown_until_it_is_over(
+    cache: CacheRig, hub: FakeHub, image: Image, limit: str
+) -> None:
+    labels = {"upstream": "docker.io", "limit": limit}
+    if limit == "pulls":
+        hub.set_remaining(0)
+        hub.retry_after = 60
+    else:
+        hub.abuse_limit(retry_after=60)
+
+    assert (await cache.get_manifest(REPOSITORY, "latest")).status == 429
+
+    assert await cache.metric("pullthrough_limited_total", **labels) == 1
+    assert (await cache.metric("pullthrough_limit_closed_seconds", **labels) or 0) >= 60
+    other = "pulls" if limit == "requests" else "requests"
+    assert await cache.metric("pullthrough_limited_total", upstream="docker.io", limit=other) == 0
+    cache.clock.advance(100)
+    assert await cache.metric("pullthrough_limit_closed_seconds", **labels) == 0
 
 
 @pytest.mark.parametrize("aliases", [True, False])

@@ -40,6 +40,7 @@ class Upstreams:
         if known is not None and wanted.ca is None:  # What a file of certificates holds may have changed.
             self._users[known] += 1
             return known
+        self._metrics.expect(options.name)
         account = self._accounts(options.name, options.username)
         upstream = Upstream(options, self._metrics, self._clock, account)
         try:

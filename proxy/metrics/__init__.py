@@ -31,6 +31,11 @@ __all__ = ["CacheSample", "LimitSample", "Metrics", "QuotaSample", "RoomSample"]
 
 KINDS: Final = ("manifest", "blob")
 INTEGRITY: Final = ("opened", "read", "scrub", "missing")
+DELIVERIES: Final = ("delivered", "failed", "dropped")
+DECISIONS: Final = ("pass", "saved", "stretched", "waited", "refused")
+NOT_STORED: Final = ("too-large", "no-room", "disk", "locked")
+EVICTED: Final = ("room", "age", "leftover")
+STALE: Final = ("slow", "limited", "denied", "unavailable", "missing", "quota-saved")
 _METHODS: Final = frozenset({"GET", "HEAD"})
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -46,6 +51,7 @@ class Metrics:
         self._count_clients()
         self._count_upstreams()
         self._count_store()
+        self._count_webhook()
         Info("pullthrough_build", "The running program.", registry=self.registry).info({"version": version})
         ProcessCollector(registry=self.registry)
         if aliases:
@@ -73,6 +79,8 @@ class Metrics:
         for kind in KINDS:  # A series that starts at 0 has a rate from its first event on.
             for counter in (self._hits, self._misses, self._collapsed, self._aborted, self._served):
                 counter.of(kind)
+        for reason in STALE:
+            self._stale.of("manifest", reason)
 
     def _count_upstreams(self) -> None:
         self._fetched = self._counter("fetched_bytes", "Body bytes received from upstream.", "upstream", "kind")
@@ -110,6 +118,27 @@ class Metrics:
         self._scrub_bytes = self._counter("scrub_bytes", "Bytes of stored blobs that were read and hashed again.")
         for found in INTEGRITY:
             self._integrity_failures.of(found)
+        for reason in NOT_STORED:
+            self._not_stored.of(reason)
+        for reason in EVICTED:
+            self._evicted_blobs.of(reason)
+            self._evicted_bytes.of(reason)
+
+    def expect(self, upstream: str) -> None:
+        """This upstream is in use: what is counted of it starts at 0, so that its first event has a rate."""
+        for counter in (self._pulls, self._vanished):
+            counter.of(upstream)
+        for kind in KINDS:
+            self._fetched.of(upstream, kind)
+        for decision in DECISIONS:
+            self._decisions.of(upstream, decision)
+
+    def _count_webhook(self) -> None:
+        self._deliveries = self._counter(
+            "webhook_deliveries", "Alerts that a webhook was to be told of, and what became of that.", "outcome"
+        )
+        for outcome in DELIVERIES:
+            self._deliveries.of(outcome)
 
     def request(self, kind: str, method: str, status: int) -> None:
         """A client's request was answered; `kind` is manifest, blob, ping or other."""
@@ -207,6 +236,10 @@ class Metrics:
         self._scrub_files.metric.inc(files)
         self._scrub_bytes.metric.inc(size)
 
+    def webhook_told(self, outcome: str, alerts: int) -> None:
+        """So many alerts were delivered, were given up (failed), or had no room among those that stand (dropped)."""
+        self._deliveries.of(outcome).inc(alerts)
+
     def watch_scrub(self, read: Callable[[], float | None]) -> None:
         """Ask at every scrape when a scrub last came to its end (epoch), if one ever did."""
         self.registry.register(ScrubCollector(read))
@@ -254,6 +287,17 @@ class Metrics:
             "served_bytes": totals(self._served.metric, "kind"),
             "fetched_bytes": totals(self._fetched.metric, "kind"),
             "counted_pulls": totals(self._pulls.metric, "upstream"),
+        }
+
+    def alerting(self) -> dict[str, dict[str, int]]:
+        """The totals that alerts look at: by kind, found, reason, upstream."""
+        return {
+            "requests": totals(self._requests.metric, "kind"),
+            "hits": totals(self._hits.metric, "kind"),
+            "misses": totals(self._misses.metric, "kind"),
+            "integrity_failures": totals(self._integrity_failures.metric, "found"),
+            "not_stored": totals(self._not_stored.metric, "reason"),
+            "vanished": totals(self._vanished.metric, "upstream"),
         }
 
     def _counter(self, name: str, documentation: str, *labels: str) -> _Bound[Counter]:

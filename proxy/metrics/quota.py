@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,7 +13,8 @@ from prometheus_client.registry import Collector
 class QuotaSample:
     """One upstream. `level` from 0, plenty, to 4, exhausted; `exhausted_seconds` from now, 0 when it is.
 
-    What was saved is what clients got and upstream was not asked for, since the start.
+    What was saved is what clients got and upstream was not asked for, since the start. `refusals` and `closed_seconds`
+    are by the name of the limit: pulls or requests.
     """
 
     upstream: str
@@ -26,6 +27,8 @@ class QuotaSample:
     saved_pulls: int
     saved_bytes: int
     outages: int
+    refusals: Mapping[str, int]
+    closed_seconds: Mapping[str, float]
 
 
 class QuotaCollector(Collector):
@@ -86,6 +89,22 @@ class QuotaCollector(Collector):
             "Times of trouble in which clients were answered from the cache.",
             (each.outages for each in samples),
         )
+        yield _by_limit(
+            CounterMetricFamily(
+                "pullthrough_limited",
+                "Answers of upstream that a limit is reached (429).",
+                labels=["upstream", "limit"],
+            ),
+            ((each.upstream, each.refusals) for each in samples),
+        )
+        yield _by_limit(
+            GaugeMetricFamily(
+                "pullthrough_limit_closed_seconds",
+                "For how long nothing is asked that this limit is for; 0 while it may be.",
+                labels=["upstream", "limit"],
+            ),
+            ((each.upstream, each.closed_seconds) for each in samples),
+        )
 
 
 def _filled(
@@ -94,4 +113,13 @@ def _filled(
     for sample, value in zip(samples, values, strict=True):
         if value is not None:
             family.add_metric([sample.upstream], float(value))
+    return family
+
+
+def _by_limit(
+    family: GaugeMetricFamily | CounterMetricFamily, samples: Iterable[tuple[str, Mapping[str, float]]]
+) -> Metric:
+    for upstream, values in samples:
+        for limit, value in values.items():
+            family.add_metric([upstream, limit], value)
     return family

@@ -99,7 +99,7 @@ class Report:
         """For a scrape."""
         now = self._clock.monotonic()
         for account in self._accounts():
-            expected, last = account.forecast(now), account.ledger.last
+            expected, last, limits = account.forecast(now), account.ledger.last, account.limits
             saved = self._savings.since_start(account.upstream)
             yield QuotaSample(
                 account.upstream,
@@ -112,6 +112,8 @@ class Report:
                 saved.pulls,
                 saved.bytes,
                 saved.outages,
+                {gate.value: count for gate, count in limits.refusals.items()},
+                {gate.value: limits.closed_for(gate, now) or 0.0 for gate in Gate},
             )
 
     def brief(self, account: Account) -> Document:
