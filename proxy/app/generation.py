@@ -29,6 +29,7 @@ from proxy.pull.manifests import Manifests
 from proxy.pull.tags import Tags
 from proxy.server.access_log import AccessLog
 from proxy.server.accounting import Accounting
+from proxy.server.memo import Memo
 from proxy.server.pump import Pump
 from proxy.server.routes import Routes
 from proxy.server.targets import Targets
@@ -86,7 +87,17 @@ class Generation:
             registries, self._door, shared.manifests, shared.store.index, shared.quotas.governor, shared.clock
         )
         accounting = Accounting(shared.metrics, shared.quotas.traffic, self._access_log)
-        self.routes = Routes(targets, self.pull, shared.pump, shared.metrics, accounting, config.server.max_requests)
+        index = shared.store.index
+        memo = Memo(lambda: index.version, self.pull.used_again, accounting, shared.clock)
+        self.routes = Routes(
+            targets,
+            self.pull,
+            shared.pump,
+            shared.metrics,
+            accounting,
+            memo if config.server.memo else None,
+            config.server.max_requests,
+        )
         shared.quotas.apply(config.quota)
 
     @classmethod

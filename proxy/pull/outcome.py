@@ -52,6 +52,8 @@ class Outcome:
     """Answered without asking, though that is longer ago than configured: little is left of the quota."""
     waited: bool = False
     """Fetched after a wait for quota."""
+    until: float | None = None
+    """By the wall clock, when the same question may get another answer although nothing has changed; None: never."""
 
     @classmethod
     def stale(cls, reason: Reason, age: int) -> Self:
@@ -62,6 +64,11 @@ class Outcome:
     def label(self) -> str:
         """For metrics: hit, miss, stale or collapsed."""
         return "collapsed" if self.collapsed else self.kind
+
+    @property
+    def is_plain_hit(self) -> bool:
+        """Whether it came from the cache and nothing else is to be said of it."""
+        return self.cache_status == "pullthrough; hit"
 
     @property
     def cache_status(self) -> str:

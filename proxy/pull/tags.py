@@ -96,7 +96,9 @@ class Tags:
             stretched = window > upstream.window and now - stored.checked_at >= upstream.window
             if stretched:
                 self._governor.stretched(upstream.account)
-            outcome = Outcome("hit", age=freshness.age(stored, now), fallback=stored.source, stretched=stretched)
+            age = freshness.age(stored, now)
+            until = stored.checked_at + min(window, age + 1)
+            outcome = Outcome("hit", age=age, fallback=stored.source, stretched=stretched, until=until)
             return Resolution(stored.target, stored.previous, outcome)
         held = await self._held(repository, stored) if stored is not None else None
         collapsed = (repository, tag, accept) in self._asking

@@ -42,6 +42,22 @@ class Exchange:
     first_byte_seconds: float | None = None
     error: str | None = None
 
+    def again(self, address: str, started: float) -> Exchange:
+        """The same request of perhaps another client, answered alike and at once."""
+        asker = self.asker if self.asker.address == address else Asker(address, self.asker.agent)
+        return Exchange(
+            asker,
+            self.method,
+            started,
+            self.kind,
+            self.repository,
+            self.subject,
+            self.status,
+            self.sent,
+            self.outcome,
+            first_byte_seconds=0.0,
+        )
+
     def moved(self, count: int) -> None:
         """So many more body bytes were sent."""
         self.sent += count
@@ -53,13 +69,17 @@ class AccessLog:
     def __init__(self, stream: TextIO, style: Literal["text", "json"]) -> None:
         self._stream = stream
         self._format = _json_line if style == "json" else _text_line
+        self._stamp, self._stamped = "", 0
         self._lines: deque[str] = deque(maxlen=_MAX_LINES)
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
 
     def write(self, exchange: Exchange, seconds: float) -> None:
         """Take note of an answered request that took so long."""
-        self._lines.append(self._format(exchange, seconds))
+        now = int(time.time())
+        if now != self._stamped:
+            self._stamp, self._stamped = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), now
+        self._lines.append(self._format(self._stamp, exchange, seconds))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
 
@@ -91,23 +111,22 @@ class AccessLog:
             return  # Nobody reads the log any more; requests are answered all the same.
 
 
-def _text_line(exchange: Exchange, seconds: float) -> str:
+def _text_line(moment: str, exchange: Exchange, seconds: float) -> str:
     outcome = exchange.outcome
     status = outcome.cache_status.removeprefix("pullthrough; ") if outcome else "-"
     error = f" error={exchange.error}" if exchange.error else ""
     cost = f" counted={outcome.counted}" if outcome and outcome.counted else ""
     left = " client-left" if exchange.aborted else ""
-    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return (
         f"{moment} {exchange.asker.address} {exchange.method} {exchange.kind} {exchange.subject} {exchange.status} "
         f"{exchange.sent}B {seconds * 1000:.1f}ms [{status}]{cost}{error}{left}\n"
     )
 
 
-def _json_line(exchange: Exchange, seconds: float) -> str:
+def _json_line(moment: str, exchange: Exchange, seconds: float) -> str:
     outcome = exchange.outcome
     record = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": moment,
         "peer": exchange.asker.address,
         "method": exchange.method,
         "kind": exchange.kind,

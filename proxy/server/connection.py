@@ -3,6 +3,7 @@
 - A request's header comes within a bound of the connection's start or of its own first byte, and is of bounded size.
 - A response goes on only while its bytes are taken (`Floor`); one at a time is written, however many were asked for.
 - What is no HTTP gets an error in the specification's JSON. Nothing of what the client sent is in it or in the log.
+- A request of the same bytes as one that was answered just now is not parsed again (`memo`).
 - A client that ends its side of the connection after its requests is answered all the same. Whether it has left
   altogether cannot be told from that, so it is not waited for long.
 
@@ -40,6 +41,7 @@ READ_BYTES: Final = 16 * 1024
 LINGERING_SECONDS: Final = 2.0
 """How long a body that nobody asked for is read and thrown away, so that its sender sees the answer."""
 
+_END: Final = b"\r\n\r\n"
 _HALF_CLOSED_SECONDS: Final = 1.0
 _QUEUE: Final = 4
 """Requests that wait behind the one being answered, before reading stops; what one read brought may come on top."""
@@ -72,6 +74,10 @@ class Host(web.Server, ABC):
         """An admitted connection has ended."""
 
     @abstractmethod
+    def answer(self, request: bytes, client: str) -> bytes | None:
+        """The whole answer to a whole request, if it is known without a look at it."""
+
+    @abstractmethod
     def refused(self, reason: str) -> None:
         """A connection is ended by us, and why."""
 
@@ -92,7 +98,19 @@ def request_of(
 class Connection(RequestHandler):
     """One connection of a client."""
 
-    __slots__ = ("_body", "_deadline", "_deaf", "_flow", "_half_closed", "_header_bytes", "_host", "_wire", "client")
+    __slots__ = (
+        "_body",
+        "_deadline",
+        "_deaf",
+        "_flow",
+        "_half_closed",
+        "_header_bytes",
+        "_host",
+        "_is_between",
+        "_wire",
+        "alone",
+        "client",
+    )
 
     def __init__(self, host: Host, loop: asyncio.AbstractEventLoop, keep_alive_seconds: float) -> None:
         super().__init__(
@@ -119,6 +137,10 @@ class Connection(RequestHandler):
         self._half_closed: asyncio.TimerHandle | None = None
         self._deaf = False
         """Whether what the client says does not matter any more."""
+        self._is_between = True
+        """Whether the parser has had whole requests only."""
+        self.alone: bytes | None = None
+        """All bytes of the request that is being answered, if it came in one piece and nothing came after it."""
         self.client = "-"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -148,8 +170,14 @@ class Connection(RequestHandler):
         """Parse, and see that the header which is arriving is neither large nor late."""
         if self._deaf:
             return
+        is_next = self._is_between and self._is_idle()
+        if is_next and self._repeat(data):
+            return
         before = self._request_count
         super().data_received(data)
+        self._is_between = data.endswith(_END)
+        is_alone = is_next and self._request_count == before + 1 and data.find(_END) == len(data) - len(_END)
+        self.alone = data if is_alone and self._messages[-1][1] is EMPTY_PAYLOAD else None
         if self._request_count != before:
             self._parsed(data)
         elif self._body.is_eof() and not (self._close or self._upgraded) and data.strip(b"\r\n"):
@@ -158,6 +186,17 @@ class Connection(RequestHandler):
                 self._refuse(HeaderTooLarge("the header of the request is too large"), "malformed")
             elif self._deadline is None:
                 self._await_header()
+
+    def _repeat(self, request: bytes) -> bool:
+        """Send the answer to these bytes, if they are known. Not the first one of a connection: that sets it up."""
+        if self._keepalive_handle is None or self._close or self._force_close or self._upgraded or self._paused:
+            return False
+        answer = self._host.answer(request, self.client)
+        if answer is None or self._wire is None:
+            return False
+        self._wire.write(answer)
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        return True
 
     def _parsed(self, data: bytes) -> None:
         """A header has come to its end in `data`."""

@@ -44,11 +44,13 @@ class Connections(Host):
     def __init__(
         self,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        repeat: Callable[[bytes, str], bytes | None],
         metrics: Metrics,
         options: ServerOptions,
         floor: Floor = FLOOR,
     ) -> None:
         super().__init__(handler, request_factory=request_of, handler_cancellation=True)
+        self._repeat = repeat
         self._metrics = metrics
         self._floor = floor
         self._open = 0
@@ -97,6 +99,10 @@ class Connections(Host):
         own = self._by_client.pop(connection.client) - 1
         if own:
             self._by_client[connection.client] = own
+
+    def answer(self, request: bytes, client: str) -> bytes | None:
+        """The whole answer to a whole request, if it is known without a look at it."""
+        return self._repeat(request, client)
 
     def refused(self, reason: str) -> None:
         """A connection is ended by us, and why."""

@@ -12,18 +12,21 @@ import sys
 import time
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
 from proxy.metrics import Metrics
 from proxy.oci.errors import RegistryError, Unavailable, Unsupported
+from proxy.oci.names import Digest
 from proxy.oci.ranges import parse_range
 from proxy.policy.quota.purpose import Asker, agent_kind
 from proxy.pull import Pull
 from proxy.server import responses
 from proxy.server.access_log import Exchange
 from proxy.server.accounting import Accounting
+from proxy.server.connection import Connection
 from proxy.server.floor import TooSlow, cut
+from proxy.server.memo import MAX_REQUEST_BYTES, Memo
 from proxy.server.pump import Pump, Sendable
 from proxy.server.setup_pages import setup_page
 from proxy.server.targets import (
@@ -57,8 +60,10 @@ class Routes:
         pump: Pump,
         metrics: Metrics,
         accounting: Accounting,
+        memo: Memo | None = None,
         max_requests: int = 0,
     ) -> None:
+        self._memo = memo
         self._max_requests = max_requests or sys.maxsize
         self._active = 0
         self._idle = asyncio.Event()
@@ -78,6 +83,10 @@ class Routes:
         """Wait for that, and from now on end each connection with its answer, so that busy ones end too."""
         self._draining = True
         await self.idle()
+
+    def repeat(self, request: bytes, client: str) -> bytes | None:
+        """The whole answer to these bytes of a whole request, if they were answered just now."""
+        return self._memo.answer(request, client) if self._memo is not None and not self._draining else None
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, count it and log it."""
@@ -164,8 +173,11 @@ class Routes:
             return self._whole(exchange, responses.not_modified(headers))
         if request.method == "HEAD":
             responses.length_headers(headers, found.size)
-            return await self._headers_only(request, exchange, responses.without_body(headers))
-        return self._whole(exchange, responses.with_body(headers, manifest.body))
+            response = await self._headers_only(request, exchange, responses.without_body(headers))
+        else:
+            response = self._whole(exchange, responses.with_body(headers, manifest.body))
+        await self._memorise(request, exchange, response, found.digest)
+        return response
 
     async def _blob(
         self, request: web.BaseRequest, exchange: Exchange, headers: CIMultiDict[str], target: BlobTarget
@@ -176,7 +188,9 @@ class Routes:
             if responses.matches(request.headers.get("If-None-Match"), target.digest):
                 return self._whole(exchange, responses.not_modified(headers))
             responses.length_headers(headers, size)
-            return await self._headers_only(request, exchange, responses.without_body(headers))
+            bodiless = await self._headers_only(request, exchange, responses.without_body(headers))
+            await self._memorise(request, exchange, bodiless, target.digest)
+            return bodiless
         async with self._pull.blob(target.repository, target.digest) as answer:
             exchange.outcome = answer.outcome
             responses.blob_headers(headers, target.digest, answer.outcome)
@@ -186,7 +200,9 @@ class Routes:
             start, stop = (part.start, part.stop) if part else (0, answer.size)
             responses.length_headers(headers, answer.size, part)
             if isinstance(answer.content, bytes):
-                return self._whole(exchange, responses.with_body(headers, answer.content[start:stop], part))
+                whole = self._whole(exchange, responses.with_body(headers, answer.content[start:stop], part))
+                await self._memorise(request, exchange, whole, target.digest)
+                return whole
             response = responses.without_body(headers, part)
             return await self._send(request, exchange, response, answer.content, start, stop)
 
@@ -233,6 +249,20 @@ class Routes:
         if exchange.method != "HEAD" and isinstance(response.body, bytes):
             exchange.sent = len(response.body)
         return response
+
+    async def _memorise(
+        self, request: web.BaseRequest, exchange: Exchange, response: web.StreamResponse, digest: Digest
+    ) -> None:
+        """Keep an answer for those who ask the same in a moment, if it is one that can be given again."""
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        if self._memo is None or connection.alone is None or len(connection.alone) > MAX_REQUEST_BYTES:
+            return
+        if exchange.outcome is None or not exchange.outcome.is_plain_hit or exchange.status != 200:
+            return
+        if request.version == HttpVersion11 and request.keep_alive and not self._draining:
+            await response.prepare(request)
+            self._memo.keep(connection.alone, response, digest, exchange)
 
     def _failed(
         self, request: web.BaseRequest, exchange: Exchange, headers: CIMultiDict[str], error: RegistryError

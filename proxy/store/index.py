@@ -77,6 +77,8 @@ class Index:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._committed_blobs = (0, 0)
         self._pending_blobs = (0, 0)
+        self.version = 0
+        """Another number after each change of what can be read here."""
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open or create the database and start the writer. Blocking. Raises OSError or sqlite3.Error."""
@@ -140,6 +142,7 @@ class Index:
         def settle(outcome: tuple[T, tuple[int, int]] | None, error: BaseException | None) -> None:
             if not remember:
                 self._remembered.clear()
+                self.version += 1
             if outcome is not None:
                 self._committed_blobs = outcome[1]
             if finished.done():
@@ -270,6 +273,7 @@ class Index:
 
     def _put(self, key: Key, row: Row, count: int = 0, size: int = 0) -> None:
         self._pending[key] = row
+        self.version += 1
         self._remembered.put(key, row)
         self._pending_blobs = self._pending_blobs[0] + count, self._pending_blobs[1] + size
         assert self._writer is not None

@@ -1,0 +1,104 @@
+"""Answers kept as bytes, by the bytes of the requests that they answered: the same bytes are the same request.
+
+A client that asks within the second what was asked before gets the answer unparsed and unprepared (PERFORMANCE 1). The
+rules that keep this right are few:
+
+- Only what is answered from the cache alone is kept, whole and small: a plain hit of a GET or HEAD without a body.
+- An answer is kept until the second of its Date ends, or the freshness or the Age of its tag. So these are right, and
+  so is whatever else depends on time: visibility, the governor. None is kept when anything in the index has changed.
+- It is the connection that says whether bytes are a whole request, and alone (`Connection`), and whether the last
+  answer has left. What is odd in any way is parsed.
+- Such an answer is counted, logged and written into the books as any other, and what it gave was used.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+
+from proxy.clock import Clock
+from proxy.oci.names import Digest
+from proxy.server.access_log import Exchange
+from proxy.server.accounting import Accounting
+
+MAX_REQUEST_BYTES: Final = 4096
+_MAX_BYTES: Final = 16 * 1024 * 1024
+"""Of all that is kept; after that nothing more is kept in this second."""
+
+
+class _Kept:
+    """An answer, and what is to be counted when it is given."""
+
+    __slots__ = ("answer", "digest", "exchange", "until")
+
+    def __init__(self, answer: bytes, until: float, digest: Digest, exchange: Exchange) -> None:
+        self.answer = answer
+        self.until = until
+        self.digest = digest
+        self.exchange = exchange
+
+
+class Memo:
+    """The answers of this second, by one configuration. Used on the event loop."""
+
+    def __init__(
+        self, version: Callable[[], int], touch: Callable[[Digest], None], accounting: Accounting, clock: Clock
+    ) -> None:
+        """`version` is another number after each change that answers depend on; `touch` is told what is used."""
+        self._version = version
+        self._touch = touch
+        self._accounting = accounting
+        self._clock = clock
+        self._kept: dict[bytes, _Kept] = {}
+        self._bytes = 0
+        self._begin, self._end = 0.0, 0.0
+        self._of_version = -1
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def answer(self, request: bytes, client: str) -> bytes | None:
+        """The whole answer to these bytes of this client, which it is sent now; None if they are to be parsed."""
+        kept = self._kept.get(request)
+        if kept is None or not self._is_current() or self._clock.time() >= kept.until:
+            return None
+        exchange = kept.exchange.again(client, time.perf_counter())
+        self._touch(kept.digest)
+        self._accounting.ended(exchange)
+        return kept.answer
+
+    def keep(self, request: bytes, response: web.StreamResponse, digest: Digest, exchange: Exchange) -> None:
+        """Keep the answer to these bytes: a response that was prepared, and what is counted of it."""
+        if not self._is_current():
+            self._renew()
+        assert exchange.outcome is not None
+        until = self._end if exchange.outcome.until is None else exchange.outcome.until
+        body = response.body if isinstance(response, web.Response) and exchange.method != "HEAD" else b""
+        if not isinstance(body, bytes):
+            return
+        answer = _head(response) + body
+        self._bytes += len(request) + len(answer)
+        if self._bytes <= _MAX_BYTES:
+            self._kept[request] = _Kept(answer, until, digest, exchange)
+
+    def _is_current(self) -> bool:
+        return self._of_version == self._version() and self._begin <= self._clock.time() < self._end
+
+    def _renew(self) -> None:
+        self._kept.clear()
+        self._bytes = 0
+        self._begin = float(math.floor(self._clock.time()))
+        self._end = self._begin + 1.0
+        self._of_version = self._version()
+
+
+def _head(response: web.StreamResponse) -> bytes:
+    """As aiohttp has sent it."""
+    lines = [f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in response.headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()

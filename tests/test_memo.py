@@ -1,0 +1,251 @@
+"""Requests of the same bytes within a second: answered unparsed, and yet as if each had been parsed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from proxy.config import ServerOptions
+from proxy.oci.names import Digest
+from tests.cache_rig import ANY_PORT, CacheRig
+from tests.eventually import eventually
+from tests.fake_hub import FakeHub
+from tests.house_rig import purged
+from tests.quota_rig import api
+from tests.raw_http import RawClient, RawReply, raw_client
+
+REPOSITORY = "library/alpine"
+HITS = "pullthrough_hits_total"
+
+
+@pytest.fixture
+async def client(cache: CacheRig) -> AsyncIterator[RawClient]:
+    """A connection that was answered something: its first request is always parsed."""
+    async with raw_client(cache.url) as client:
+        client.ask("GET", "/v2/")
+        await client.reply()
+        yield client
+
+
+def parsed(cache: CacheRig) -> int:
+    """How many requests were parsed up to now."""
+    return cache.app._connections.requests_count
+
+
+async def ask(client: RawClient, path: str, *lines: str, method: str = "GET") -> RawReply:
+    client.ask(method, path, *lines)
+    return await client.reply(method)
+
+
+def known(reply: RawReply) -> dict[str, str]:
+    """The headers but Date, of which there has to be one."""
+    headers = dict(reply.headers)
+    assert headers.pop("Date").endswith("GMT")
+    return headers
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("kind", ["tag", "digest", "config"])
+async def test_the_same_bytes_get_the_same_answer_without_being_parsed(
+    cache: CacheRig, hub: FakeHub, client: RawClient, kind: str, method: str
+) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [b"layer"])
+    config = json.loads(image.body)["config"]["digest"]
+    path = {
+        "tag": f"/v2/{REPOSITORY}/manifests/latest",
+        "digest": f"/v2/{REPOSITORY}/manifests/{image.digest}",
+        "config": f"/v2/{REPOSITORY}/blobs/{config}",
+    }[kind]
+    await ask(client, path)
+    if kind == "config":
+        index = cache.app.store.index
+        await eventually(lambda: index.blob_size(Digest.parse(config)) is not None, label="it is stored")
+    before = await ask(client, path, method=method)
+    count = parsed(cache)
+    replies = [await ask(client, path, method=method) for _ in range(3)]
+
+    assert parsed(cache) == count
+    assert (before.status, before.headers["Cache-Status"]) == (200, "pullthrough; hit")
+    for reply in replies:
+        assert (reply.status, known(reply), reply.body) == (before.status, known(before), before.body)
+
+
+async def test_each_is_counted_and_logged_and_written_into_the_books(
+    cache: CacheRig, hub: FakeHub, client: RawClient
+) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    path = f"/v2/{REPOSITORY}/manifests/{image.digest}"
+    for _ in range(2):
+        await ask(client, path)
+    before, lines = await cache.metrics(), cache.log.getvalue().count(image.digest)
+
+    for _ in range(5):
+        await ask(client, path)
+
+    after = await cache.metrics()
+    grown = {name: after[key] - before.get(key, 0) for key in after for name in (key[0],) if "manifest" in str(key[1])}
+    assert grown[HITS] == grown["pullthrough_time_to_first_byte_seconds_count"] == 5
+    assert grown["pullthrough_requests_total"] == 5
+    assert grown["pullthrough_served_bytes_total"] == 5 * len(image.body)
+    await eventually(lambda: cache.log.getvalue().count(image.digest) >= lines + 5, label="they are logged")
+    await cache.app.quotas.books.flush(everything=True)
+    assert (await api(cache, "/api/top?by=client"))["rows"][0]["answers"] == 7
+
+
+async def test_what_is_asked_by_others_is_booked_for_them(cache: CacheRig, hub: FakeHub) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    path = f"/v2/{REPOSITORY}/manifests/{image.digest}"
+    for address in ("127.0.0.1", "127.0.0.7"):
+        async with raw_client(cache.url, address=address) as client:
+            for _ in range(3):
+                await ask(client, path)
+
+    await cache.app.quotas.books.flush(everything=True)
+    rows = {row["name"]: row["answers"] for row in (await api(cache, "/api/top?by=client"))["rows"]}
+    assert rows == {"127.0.0.1": 3, "127.0.0.7": 3}
+
+
+async def test_a_tag_is_asked_for_again_when_its_window_ends(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    hub.add_image(REPOSITORY, "latest", [])
+    path = f"/v2/{REPOSITORY}/manifests/latest"
+    for _ in range(3):
+        await ask(client, path)
+    moved = hub.add_image(REPOSITORY, "latest", [b"new"])
+    cache.clock.advance(cache.tags - 0.25)
+    ages = [(await ask(client, path)).headers.get("Age") for _ in range(2)]
+    cache.clock.advance(0.25)
+
+    assert ages == [str(int(cache.tags) - 1)] * 2
+    assert (await ask(client, path)).body == moved.body
+
+
+async def test_age_goes_on(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    hub.add_image(REPOSITORY, "latest", [])
+    path = f"/v2/{REPOSITORY}/manifests/latest"
+    cache.clock.advance(0.5)
+    await ask(client, path)
+
+    ages = []
+    for _ in range(6):
+        ages += [(await ask(client, path)).headers["Age"], (await ask(client, path)).headers["Age"]]
+        cache.clock.advance(0.5)
+
+    assert ages == ["0", "0", "0", "0", "1", "1", "1", "1", "2", "2", "2", "2"]
+
+
+async def test_a_clock_that_is_set_back_ends_what_is_kept(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    for _ in range(3):
+        await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+    count = parsed(cache)
+    cache.clock.advance(-5)
+
+    await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+
+    assert parsed(cache) == count + 1
+
+
+async def test_what_was_purged_is_not_answered(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    hub.add_image(REPOSITORY, "latest", [])
+    path = f"/v2/{REPOSITORY}/manifests/latest"
+    for _ in range(3):
+        await ask(client, path)
+    await purged(cache, image=REPOSITORY)
+    hub.reset_counts()
+
+    reply = await ask(client, path)
+
+    assert (reply.status, hub.counted_pulls) == (200, 1)
+
+
+async def test_what_became_private_is_not_answered(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    for _ in range(3):
+        await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+    hub.make_private(REPOSITORY)
+    cache.clock.advance(cache.config().access.remember + 1)
+
+    assert (await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")).status in (401, 403, 404)
+
+
+async def test_a_connection_that_is_to_end_is_told_so(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    for _ in range(3):
+        await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+    await cache.app.generation.routes.drain()
+
+    assert (await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")).headers["Connection"] == "close"
+
+
+async def test_it_can_be_switched_off(hub: FakeHub, tmp_path: Path) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    options = {"server": ServerOptions(listen=ANY_PORT, memo=False)}
+    async with CacheRig(hub.url, tmp_path / "cache", options=options) as cache, raw_client(cache.url) as client:
+        for _ in range(4):
+            await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+        assert parsed(cache) == 4
+
+
+async def stream(cache: CacheRig, pieces: list[bytes], requests: int) -> list[tuple[int, dict[str, str], bytes]]:
+    """The answers to these bytes, sent in these pieces, each of which is read before the next is sent."""
+    replies = []
+    async with raw_client(cache.url) as client:
+        client.ask("GET", "/v2/")
+        await client.reply()
+        for piece in pieces:
+            client.send(piece)
+            await client.sent()
+            await asyncio.sleep(0)
+        for _ in range(requests):
+            status, headers = await client.head()
+            body = await client.read(int(headers.get("Content-Length", 0))) if headers.get("X-Head") is None else b""
+            assert headers.pop("Date")
+            replies.append((status, dict(headers), body))
+    return replies
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_any_stream_of_requests_gets_the_answers_it_gets_without(hub: FakeHub, tmp_path: Path, seed: int) -> None:
+    """Whole, in pieces, several at once, as bodies of others, behind empty lines: kept answers change nothing."""
+    chance = random.Random(seed)
+    image = hub.add_image(REPOSITORY, "latest", [os.urandom(500)])
+    manifest = f"GET /v2/{REPOSITORY}/manifests/latest HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    config = (
+        f"GET /v2/{REPOSITORY}/blobs/{json.loads(image.body)['config']['digest']} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    )
+    part = config[:-2] + b"Range: bytes=1-3\r\n\r\n"
+    unknown = b"GET /v2/library/none/manifests/x HTTP/1.1\r\nHost: a\r\n\r\n"
+    wrapped = f"POST /v2/ HTTP/1.1\r\nHost: a\r\nContent-Length: {len(manifest)}\r\n\r\n".encode() + manifest
+    chunked = b"POST /v2/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (
+        len(config),
+        config,
+    )
+    empty = b"\r\n\r\n" + manifest
+    pool = [manifest, manifest, config, config, part, unknown, wrapped, chunked, empty]
+    chosen = [chance.choice(pool) for _ in range(40)]
+    whole = b"".join(chosen)
+    if chance.random() < 0.5:
+        cuts = sorted(chance.sample(range(1, len(whole)), 25))
+    else:
+        cuts, at = [], 0
+        for each in chosen[:-1]:
+            at += len(each)
+            cuts.append(at)
+    pieces = [whole[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+
+    answers = []
+    for memo in (True, False):
+        options = {"server": ServerOptions(listen=ANY_PORT, memo=memo)}
+        async with CacheRig(hub.url, tmp_path / f"{memo}", options=options) as cache:
+            await cache.send("GET", f"/v2/{REPOSITORY}/manifests/latest")
+            await cache.send("GET", config.split()[1].decode())
+            answers.append(await stream(cache, pieces, len(chosen)))
+
+    assert answers[0] == answers[1]
+    assert len(answers[0]) == len(chosen)
