@@ -263,6 +263,17 @@ async def test_an_answer_of_another_size_than_the_manifest_says_is_none(
     assert cache.blobs_on_disk() == {image.digest, layer["digest"]}
 
 
+async def test_a_head_that_tells_another_size_than_the_manifest_is_not_believed(cache: CacheRig, hub: FakeHub) -> None:
+    hub.add_image(REPOSITORY, "latest", [os.urandom(MIB)])
+    layer = json.loads((await cache.get_manifest(REPOSITORY, "latest")).body)["layers"][0]
+    hub.garbage("cdn", bytes(300), times=1)
+
+    reply = await cache.head_blob(REPOSITORY, layer["digest"])
+
+    assert (reply.status, reply.headers["Content-Length"]) == (200, str(layer["size"]))
+    assert (await cache.get_blob(REPOSITORY, layer["digest"], Range="bytes=1000000-")).status == 206
+
+
 async def test_a_size_that_upstream_insists_on_is_forgotten_for_the_one_of_the_manifest(
     cache: CacheRig, hub: FakeHub
 ) -> None:

@@ -246,8 +246,8 @@ class BlobPulls:
         except RegistryError as error:
             self._negatives.remember(key, error, now)
             raise
-        link = self._index.link(repository, digest)
-        size = size if size is not None or link is None else link.descriptor.size
+        told = self._expected_size(repository, digest)
+        size = size if told is None else told  # 200 is soon said, by the page of a login too; a manifest is verified.
         if size is None:
             raise Unavailable(f"{upstream.name} does not tell the size of this blob")
         self._put_proof(repository, digest, size)
