@@ -52,7 +52,7 @@ async def test_the_watchdog_is_fed(hub: FakeHub, tmp_path: Path) -> None:
     with service_manager(tmp_path) as (environ, manager):
         async with service(write_config(tmp_path, hub), {**LISTEN_HERE, **environ, "WATCHDOG_USEC": "200000"}):
             heard = [await receive(manager) for _ in range(5)]
-    assert heard.count(["WATCHDOG=1"]) == 4
+    assert heard.count(["WATCHDOG=1"]) >= 4
 
 
 async def test_sighup_takes_what_the_file_says_now(hub: FakeHub, tmp_path: Path) -> None:
