@@ -72,7 +72,7 @@ class App:
         self.report = self.quotas.report(lambda: self.generation.accounts())
         shared = Shared(self.store, self.quotas, self.metrics, self._clock, access_log or sys.stderr)
         self._generations = Generations(config, shared)
-        self._connections = Connections(self._answer, self.metrics, config.server)
+        self._connections = Connections(self._answer, self._repeat, self.metrics, config.server)
         clients = web.ServerRunner(self._connections, shutdown_timeout=0.5)
         passed, shared_port = passed or {}, config.server.reuse_port
         self._clients = Listener(
@@ -176,6 +176,10 @@ class App:
     def _answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """By the generation of this moment; no coroutine of its own, since every hit comes through here."""
         return self.generation.routes(request)
+
+    def _repeat(self, request: bytes, client: str) -> bytes | None:
+        """What the generation of this moment has just answered to the same bytes."""
+        return self.generation.routes.repeat(request, client)
 
     def _admin_runner(self, shared: Shared) -> web.AppRunner:
         house = build_house(shared, lambda: self.generation.windows())

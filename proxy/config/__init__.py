@@ -81,7 +81,8 @@ class ServerOptions:
     """The listener for clients, and what it takes from them at most; 0 is no limit.
 
     `header_timeout` is how long a client may take to send a request's headers; `max_requests` is how many requests are
-    answered at the same time, those that wait for upstream included.
+    answered at the same time, those that wait for upstream included; `memo` keeps the answers of a second for those who
+    ask the same.
     """
 
     listen: Address = field(default=Address("0.0.0.0", 5000), metadata=ADDRESS)
@@ -91,6 +92,7 @@ class ServerOptions:
     max_connections: int = field(default=8192, metadata=COUNT)
     max_connections_per_client: int = field(default=1024, metadata=COUNT)
     max_requests: int = field(default=4096, metadata=COUNT)
+    memo: bool = field(default=True, metadata=SWITCH)
     setup: bool = field(default=True, metadata=SWITCH)
     catalog: bool = field(default=False, metadata=SWITCH)
 
