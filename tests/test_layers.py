@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("clock", "collapse", "logs", "systemd"),
     ("config", "metrics"),
     ("store", "upstream"),
-    ("quota",),
+    ("quota", "webhook"),
     ("housekeeping", "pull"),
     ("setup",),
     ("server",),

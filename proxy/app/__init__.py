@@ -12,7 +12,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from socket import socket
+from socket import gethostname, socket
 from typing import Final, Protocol, TextIO
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from aiohttp import web
 
 from proxy import __version__
 from proxy.app.errors import StartError
+from proxy.app.facts import gather_facts
 from proxy.app.generation import Generation, Shared
 from proxy.app.generations import Generations
 from proxy.app.house import build_house
@@ -37,6 +38,7 @@ from proxy.server.connections import Connections
 from proxy.server.events import Feed
 from proxy.server.quota_api import QuotaApi
 from proxy.server.setup_api import SetupApi
+from proxy.webhook.keeper import Keeper as Webhook
 
 __all__ = ["App", "StartError"]
 
@@ -70,6 +72,7 @@ class App:
         self.quotas = Quotas(config.quota, self.store.index, self.metrics, self._clock)
         self.prober = self.quotas.prober(lambda: self.generation.upstreams.values())
         self.report = self.quotas.report(lambda: self.generation.accounts())
+        self.webhook = self._build_webhook(config)
         shared = Shared(self.store, self.quotas, self.metrics, self._clock, access_log or sys.stderr)
         self._generations = Generations(config, shared)
         self._connections = Connections(self._answer, self._repeat, self.metrics, config.server)
@@ -124,6 +127,7 @@ class App:
         for finish in (self.store.finish, self._generations.finish):
             self._closing.push_async_callback(finish)
         await self._start_part(self.prober)
+        await self._start_part(self.webhook)
         self.metrics.watch_fills(lambda: len(self.store.fills))
         self.metrics.watch_connections(lambda: len(self._connections))
         self.metrics.watch_limits(lambda: self.generation.limits())
@@ -156,6 +160,7 @@ class App:
         await self._generations.replace(config)
         self._connections.apply(config.server)
         self.store.apply(config.cache)
+        self.webhook.apply(config.webhook)
         self.config = config
         return waiting
 
@@ -172,6 +177,17 @@ class App:
     def _quota_without_time(self) -> dict[str, object]:
         """Differs when something has happened only."""
         return {name: part for name, part in self.report.quota().items() if name != "now"}
+
+    def _build_webhook(self, config: Config) -> Webhook:
+        return Webhook(
+            config.webhook,
+            gethostname(),
+            lambda: gather_facts(self.generation, self.report, self.metrics),
+            self.store.index,
+            lambda: self.store.keeper_lock.held,
+            self.metrics,
+            self._clock,
+        )
 
     def _answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         """By the generation of this moment; no coroutine of its own, since every hit comes through here."""

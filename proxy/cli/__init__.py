@@ -27,6 +27,7 @@ from proxy.cli import (
     show,
     status,
     top,
+    webhook,
 )
 from proxy.config import ConfigError
 
@@ -74,6 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pullthrough {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in (serve, check_config, healthcheck, status, top, explain, doctor, setup, *_HOUSEKEEPING):
+    for command in (serve, check_config, healthcheck, status, top, explain, doctor, setup, webhook, *_HOUSEKEEPING):
         command.add(commands)
     return parser

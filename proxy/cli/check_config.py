@@ -6,7 +6,7 @@ import argparse
 import json
 
 from proxy.cli.options import Commands, add_command, load_config
-from proxy.config import Plain, check_files, describe
+from proxy.config import HIDDEN, Plain, check_files, describe
 
 Described = list[tuple[str, dict[str, Plain]]]
 
@@ -36,10 +36,10 @@ def _toml(described: Described) -> str:
     for name, table in described:
         lines = ["[[upstream]]" if name == "upstream" else f"[{name}]"]
         # A JSON string, number or boolean is a TOML one too.
-        lines += [
-            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items() if key != "password"
-        ]
+        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items() if value != HIDDEN]
         if "password" in table:
             lines.append("# password: given by the environment")
+        if table.get("url") == HIDDEN:
+            lines.append("# url: given, and not shown")
         sections.append("\n".join(lines))
     return "\n\n".join(sections)

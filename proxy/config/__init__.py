@@ -13,11 +13,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from proxy.config.sources import PREFIX, SECRETS, ConfigError, Given, Sources, Table, overlaid, read_sources
+from proxy.config.sources import HOOK_URL, PREFIX, SECRETS, ConfigError, Given, Sources, Table, overlaid, read_sources
 from proxy.config.values import (
     ADDRESS,
+    ALERTS,
     COUNT,
     DURATION,
+    HIDDEN,
+    HOOK,
     KEY,
     NAME,
     NAMES,
@@ -38,11 +41,13 @@ from proxy.config.values import (
     Secret,
     choice,
     closest,
+    parse_hook,
 )
 from proxy.oci.names import DOCKER_HUB
 from proxy.units import Share
 
 __all__ = [
+    "HIDDEN",
     "AccessOptions",
     "Address",
     "AdminOptions",
@@ -58,9 +63,11 @@ __all__ = [
     "ServerOptions",
     "Share",
     "UpstreamOptions",
+    "WebhookOptions",
     "check_files",
     "describe",
     "load",
+    "parse_hook",
 ]
 
 DOCKER_HUB_URL: Final = "https://registry-1.docker.io"
@@ -164,6 +171,26 @@ class MetricsOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookOptions:
+    """Where alerts are sent, for those without Prometheus; without a `url` or a `url_file` nowhere.
+
+    The whole URL is a secret; the file is read whenever something is sent. What still stands is told again every
+    `repeat` seconds, 0 for once; alerts with an `ignore`d name are not sent.
+    """
+
+    url: Secret | None = field(default=None, metadata=HOOK)
+    url_file: Path | None = field(default=None, metadata=PATH)
+    format: Literal["json", "slack"] = field(default="json", metadata=choice("json", "slack"))
+    repeat: float = field(default=4 * 3600.0, metadata=DURATION)
+    ignore: tuple[str, ...] = field(default=(), metadata=ALERTS)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is sent."""
+        return self.url is not None or self.url_file is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaOptions:
     """What is done as a pull quota runs out, where upstream tells one.
 
@@ -221,6 +248,7 @@ class Config:
     quota: QuotaOptions = field(default_factory=QuotaOptions)
     log: LogOptions = field(default_factory=LogOptions)
     metrics: MetricsOptions = field(default_factory=MetricsOptions)
+    webhook: WebhookOptions = field(default_factory=WebhookOptions)
     upstreams: tuple[UpstreamOptions, ...] = (UpstreamOptions(),)
 
 
@@ -233,6 +261,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "quota": QuotaOptions,
     "log": LogOptions,
     "metrics": MetricsOptions,
+    "webhook": WebhookOptions,
 }
 
 
@@ -242,6 +271,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     _refuse_unknown_sections(sources)
     sources.sections.setdefault("cache", {}).setdefault("directory", Given("default", str(default_directory(environ))))
     sections = {name: _build(cls, name, sources.sections.get(name, {})) for name, cls in SECTIONS.items()}
+    _one_of(sources.sections.get("webhook", {}), HOOK_URL)
     return Config(**sections, upstreams=_upstreams(sources))
 
 
@@ -253,20 +283,27 @@ def describe(config: Config) -> list[tuple[str, dict[str, Plain]]]:
 
 
 def check_files(config: Config) -> None:
-    """That every password_file and ca can be read now and holds something. Raises ConfigError."""
+    """That every password_file, ca and url_file can be read now and holds something. Raises ConfigError."""
     for options in config.upstreams:
         for key, path in (("password_file", options.password_file), ("ca", options.ca)):
             if path is not None:
                 _check_file(f"{key} of upstream {options.name}", path)
+    if config.webhook.url_file is not None:
+        content = _check_file("webhook.url_file", config.webhook.url_file)
+        HOOK[KEY].read(
+            Given(f"what {config.webhook.url_file} (webhook.url_file) holds", content.decode(errors="replace"))
+        )
 
 
-def _check_file(setting: str, path: Path) -> None:
+def _check_file(setting: str, path: Path) -> bytes:
+    """What it holds. Raises ConfigError."""
     try:
-        empty = not path.read_bytes().strip()
+        content = path.read_bytes()
     except OSError as cause:
         raise ConfigError(f"cannot read {setting}: {cause.strerror}: {path}") from cause
-    if empty:
+    if not content.strip():
         raise ConfigError(f"{setting} is empty: {path}")
+    return content
 
 
 def _describe(options: Any) -> dict[str, Plain]:
@@ -352,12 +389,18 @@ def _named(table: Table) -> Table:
 
 def _upstream(table: Table) -> UpstreamOptions:
     options: UpstreamOptions = _build(UpstreamOptions, "upstream", table)
-    secrets = [given.origin for key, given in table.items() if key in SECRETS]
-    if len(secrets) > 1:
-        raise ConfigError(f"{' and '.join(secrets)} are both given; expected one of them")
+    secrets = _one_of(table, SECRETS)
     if options.username is not None and not secrets:
         wanted = "password_file, or DOCKERHUB_TOKEN or DOCKERHUB_TOKEN_FILE in the environment"
         raise ConfigError(f"{table['username'].origin} is given without a password; expected also {wanted}")
     if options.username is None and secrets:
         raise ConfigError(f"{secrets[0]} is given without a username; expected both or none")
     return options
+
+
+def _one_of(table: Table, ways: frozenset[str]) -> list[str]:
+    """Where the one secret is given that may be given in several ways, if it is. Raises ConfigError for more."""
+    given = [each.origin for key, each in table.items() if key in ways]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} are both given; expected one of them")
+    return given

@@ -16,6 +16,8 @@ from typing import Final
 PREFIX: Final = "PULLTHROUGH_"
 SECRETS: Final = frozenset({"password", "password_file"})
 """The two ways to give an upstream's secret, of which one is enough."""
+HOOK_URL: Final = frozenset({"url", "url_file"})
+"""And those to give the URL of a webhook, which is one too."""
 
 _ALIASES: Final = {
     "REGISTRY_HTTP_ADDR": ("server", "listen"),
@@ -120,13 +122,14 @@ def _add_environment(sources: Sources, environ: Mapping[str, str]) -> None:
     if default:
         sources.upstreams[:1] = [overlaid(sources.upstreams[0] if sources.upstreams else {}, default)]
     for section, table in above.items():
-        sources.sections[section] = sources.sections.get(section, {}) | table
+        either = HOOK_URL if section == "webhook" else frozenset[str]()
+        sources.sections[section] = overlaid(sources.sections.get(section, {}), table, either)
     sources.hub = {key: Given(each, environ[each]) for each, key in _DOCKER_HUB.items() if each in environ}
 
 
-def overlaid(table: Table, above: Table) -> Table:
-    """`table` with `above` laid over it; a secret above replaces one below, in whichever way that was given."""
-    replaced = SECRETS if not SECRETS.isdisjoint(above) else frozenset[str]()
+def overlaid(table: Table, above: Table, either: frozenset[str] = SECRETS) -> Table:
+    """`table` with `above` laid over it; a secret above replaces one below, in whichever of the ways that was given."""
+    replaced = either if not either.isdisjoint(above) else frozenset[str]()
     return {key: given for key, given in table.items() if key not in replaced} | above
 
 

@@ -12,12 +12,14 @@ from urllib.parse import urlsplit
 
 from proxy.config.sources import ConfigError, Given
 from proxy.oci.names import DOCKER_HUB, DOCKER_HUB_ALIASES
+from proxy.policy import alerts
 from proxy.units import Share, format_duration, format_size, parse_duration, parse_share, parse_size
 
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
 _NAME = re.compile(rf"\A{_HOST}(?::\d{{1,5}})?\Z", re.ASCII)
 _ADDRESS = re.compile(rf"\A({_HOST}|):(\d{{1,5}})\Z", re.ASCII)
 _PATTERN: Final = re.compile(r"\A[a-z0-9._:/*?\[\]!-]{1,255}\Z", re.ASCII)
+_HOOK: Final = re.compile(r"[!-~]{1,2000}")
 _SWITCHES: Final = {
     "true": True,
     "yes": True,
@@ -29,6 +31,9 @@ _SWITCHES: Final = {
     "0": False,
 }
 _MAX_PORT: Final = 65535
+
+HIDDEN: Final = "***"
+"""What is written instead of a secret."""
 
 Plain = str | int | bool | list[str]
 """How a value is written in TOML or JSON."""
@@ -64,7 +69,7 @@ class Secret:
         return self._text
 
     def __str__(self) -> str:
-        return "***"
+        return HIDDEN
 
     __repr__ = __str__
 
@@ -167,6 +172,27 @@ def _url(value: object) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
+def parse_hook(value: object) -> Secret:
+    """The URL of a webhook, all of it a secret: the path of many is their password. Raises ValueError."""
+    text = _text(value)
+    parts = urlsplit(text)
+    host = parts.netloc.rpartition("@")[2]
+    if parts.scheme not in ("http", "https") or not _HOOK.fullmatch(text) or not _NAME.match(host) or parts.port == 0:
+        raise ValueError
+    return Secret(text)
+
+
+def _alerts(value: object) -> tuple[str, ...]:
+    """A list of names of alerts, or text with commas, as the environment gives it."""
+    entries = value.split(",") if isinstance(value, str) else value
+    if not isinstance(entries, list):
+        raise ValueError
+    names = tuple(_text(entry) for entry in entries)
+    if not set(names) <= set(alerts.NAMES):
+        raise ValueError
+    return names
+
+
 def _proxy(value: object) -> str:
     return "direct" if value == "direct" else _url(value)
 
@@ -251,7 +277,9 @@ PROXY: Final = _kind('"http://host:port", or "direct" for none', _proxy, echo=_e
 COUNT: Final = _kind("a whole number", _count, int)
 NAMES: Final = _kind('a list of names of upstreams, such as ["mirror.gcr.io"]', _names, list)
 PATTERNS: Final = _kind('a list of names of repositories, such as ["library/*"]', _patterns, list)
-SECRET: Final = _kind("a secret of printable text", lambda value: Secret(_text(value)), echo=lambda value: "***")
+HOOK: Final = _kind('"https://host/path"', parse_hook, echo=lambda value: "not shown, as it is a secret")
+ALERTS: Final = _kind(f"a list of names of alerts, which are {', '.join(alerts.NAMES)}", _alerts, list)
+SECRET: Final = _kind("a secret of printable text", lambda value: Secret(_text(value)), echo=lambda value: HIDDEN)
 
 
 def choice(*words: str) -> Metadata:
