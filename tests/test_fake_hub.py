@@ -204,6 +204,23 @@ async def test_with_nothing_left_get_is_refused_and_head_still_answers(hub: Fake
     assert hub.counted_pulls == 0
 
 
+async def test_with_a_clock_each_pull_comes_back_a_window_after_it_was_made(hub: FakeHub, client: HubClient) -> None:
+    hub.add_image(REPOSITORY, "latest")
+    now = 1000.0
+    hub.rolls = lambda: now
+    hub.set_remaining(2, ANONYMOUS)
+
+    await client.ask("manifests/latest")
+    now += 600.0
+    await client.ask("manifests/latest")
+    assert (await client.ask("manifests/latest")).status == 429
+
+    now = 1000.0 + 21600.0
+    assert hub.remaining(ANONYMOUS) == 1
+    now += 600.0
+    assert hub.remaining(ANONYMOUS) == 2
+
+
 async def test_without_a_limit_or_for_a_sponsored_repository_no_quota_is_told(hub: FakeHub, client: HubClient) -> None:
     hub.add_image(REPOSITORY, "latest")
     hub.rate_limit = None

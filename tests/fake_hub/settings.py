@@ -1,5 +1,6 @@
 """What a test may set on the hub at any time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 ANONYMOUS = "anonymous"
@@ -19,6 +20,7 @@ class Settings:
     expires_in: int = 300
 
     rate_limit: tuple[int, int] | None = (100, 21600)  # pulls and seconds; None: an account without limit
+    rolls: Callable[[], float] | None = None  # a clock by which each pull comes back a window after it was made
     retry_after: int | str | None = None  # sent with the pull limit's 429; Docker Hub was never seen to send one
 
     direct_blobs: bool = False  # the registry sends blobs itself, without a redirect
