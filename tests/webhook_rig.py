@@ -20,6 +20,8 @@ from tests.fake_hub import FakeHub
 
 SECRET = "T0sEcReT/B0hIdDeN/xYz"
 TOLD = "pullthrough_webhook_deliveries_total"
+BAD = "PullthroughIntegrityFailure"
+"""What `find_bad_content` raises, at once and for an hour."""
 
 Answer = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -116,7 +118,7 @@ async def look(cache: CacheRig, *, after: float = 0.0) -> None:
 
 
 def find_bad_content(cache: CacheRig) -> None:
-    """What is an alert at once, for an hour."""
+    """As a scrub does."""
     cache.app.metrics.integrity_failed("scrub")
 
 

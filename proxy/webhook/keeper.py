@@ -131,12 +131,12 @@ class Keeper:
         return True
 
     async def _tell(self) -> None:
-        """Message after message, until all is told or one does not arrive."""
+        """Message after message, until all that is due now is told or one does not arrive."""
         assert self._board is not None
-        while self._clock.monotonic() >= self._not_before:
-            alerts = self._board.due(self._clock.monotonic(), self._options.repeat)[:MOST]
-            if not alerts:
-                break
+        if self._clock.monotonic() < self._not_before:
+            return
+        due = self._board.due(self._clock.monotonic(), self._options.repeat)
+        for alerts in (due[first : first + MOST] for first in range(0, len(due), MOST)):
             try:
                 said = await send(self._options, body(self._options.format, alerts, self._instance), self._clock)
             except Undelivered as error:
