@@ -73,7 +73,7 @@ class Cdn:
             )
             return xml_error(400, "InvalidArgument", message)
         encoding = request.headers.get("Accept-Encoding", "identity")
-        if encoding != "identity":
+        if encoding != "identity" and self._settings.identity_only:
             self._violation(f"Accept-Encoding at the CDN was {encoding!r}")
             return xml_error(406, "NotAcceptable", "only identity is stored")
         signature = self._issued.get(request.query)
