@@ -46,7 +46,7 @@ class Continued(Sendable, Protocol):
 class _Job:
     """A stretch of a file, or of memory, on its way to a socket."""
 
-    __slots__ = ("done", "offset", "sink", "source", "stop")
+    __slots__ = ("done", "offset", "sink", "source", "stop", "watched")
 
     def __init__(self, sink: int, source: int | memoryview, offset: int, stop: int, done: asyncio.Future[None]) -> None:
         self.sink = sink
@@ -54,6 +54,8 @@ class _Job:
         self.offset = offset
         self.stop = stop
         self.done = done
+        self.watched = False
+        """Whether the loop tells when the socket takes more."""
 
 
 class Pump:
@@ -62,6 +64,7 @@ class Pump:
     def __init__(self, floor: Floor = FLOOR) -> None:
         self._floor = floor
         self._ready: deque[_Job] = deque()
+        self._budget = TURN_BYTES
         self._scheduled = False
 
     async def send(
@@ -111,29 +114,39 @@ class Pump:
             job.done.result()
         finally:
             job.done.cancel()
-            loop.remove_writer(sink)
+            self._unwatch(job)
             moved(job.offset - offset)
 
     def _queue(self, job: _Job) -> None:
         self._ready.append(job)
+        self._schedule()
+
+    def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
+        """A turn of the loop begins: those that had to wait for it come first."""
         self._scheduled = False
-        budget = TURN_BYTES
-        while self._ready and budget > 0:
-            job = self._ready.popleft()
-            if not job.done.done():
-                budget -= self._step(job, budget)
-        if self._ready and not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        self._budget = TURN_BYTES
+        while self._ready and self._budget > 0:
+            self._step(self._ready.popleft())
 
-    def _step(self, job: _Job, budget: int) -> int:
-        """Move what the socket takes, and say how much that was."""
-        wanted = min(job.stop - job.offset, budget)
+    def _writable(self, job: _Job) -> None:
+        """The socket of a job takes more: now, if this turn has budget left."""
+        if self._budget > 0 and not self._ready:
+            self._step(job)
+        else:
+            self._unwatch(job)
+            self._queue(job)
+
+    def _step(self, job: _Job) -> None:
+        """Move what the socket takes. The next turn has a budget of its own."""
+        if job.done.done():
+            return
+        self._schedule()
+        wanted = min(job.stop - job.offset, self._budget)
         try:
             if isinstance(job.source, int):
                 moved = os.sendfile(job.sink, job.source, job.offset, wanted)
@@ -143,20 +156,23 @@ class Pump:
             moved = 0
         except OSError as error:
             job.done.set_exception(ConnectionAbortedError(f"the connection broke: {error.strerror}"))
-            return 0
+            return
         else:
             if moved == 0:
                 job.done.set_exception(ConnectionAbortedError("the file ended early"))
-                return 0
+                return
         job.offset += moved
+        self._budget -= moved
         if job.offset == job.stop:
             job.done.set_result(None)
         elif moved == wanted:
+            self._unwatch(job)
             self._ready.append(job)
-        else:
+        elif not job.watched:  # It stays watched while it takes a part each time: that is cheaper than to begin anew.
+            job.watched = True
             asyncio.get_running_loop().add_writer(job.sink, self._writable, job)
-        return moved
 
-    def _writable(self, job: _Job) -> None:
-        asyncio.get_running_loop().remove_writer(job.sink)
-        self._queue(job)
+    def _unwatch(self, job: _Job) -> None:
+        if job.watched:
+            job.watched = False
+            asyncio.get_running_loop().remove_writer(job.sink)
