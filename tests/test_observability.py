@@ -221,6 +221,15 @@ async def test_what_alerts_are_made_of_starts_at_0_so_that_its_first_event_is_se
             assert await cache.metric(f"pullthrough_{name}_total", reason=reason) == 0, (name, reason)
 
 
+async def test_a_request_that_is_sent_once_more_is_counted(cache: CacheRig, hub: FakeHub, image: Image) -> None:
+    hub.fail("token", 503, times=1)
+
+    assert (await cache.get_manifest(REPOSITORY, "latest")).status == 200
+
+    assert await cache.metric("pullthrough_upstream_retries_total", upstream="docker.io", kind="token") == 1
+    assert await cache.metric("pullthrough_upstream_retries_total", upstream="docker.io", kind="manifest") == 0
+
+
 @pytest.mark.parametrize("limit", ["pulls", "requests"])
 async def test_a_limit_that_is_reached_is_counted_and_shown_until_it_is_over(
     cache: CacheRig, hub: FakeHub, image: Image, limit: str

@@ -91,6 +91,9 @@ class Metrics:
         self._responses = self._counter(
             "upstream_responses", "Responses of upstream by class of status.", "upstream", "kind", "code"
         )
+        self._retries = self._counter(
+            "upstream_retries", "Requests that upstream was sent once more, since the first failed.", "upstream", "kind"
+        )
         self._fallback_answers = self._counter(
             "fallback_answers", "Answers that a fallback gave in an upstream's stead.", "upstream", "source", "kind"
         )
@@ -130,6 +133,7 @@ class Metrics:
             counter.of(upstream)
         for kind in KINDS:
             self._fetched.of(upstream, kind)
+        self._retries.of(upstream, "manifest")
         for decision in DECISIONS:
             self._decisions.of(upstream, decision)
 
@@ -184,6 +188,10 @@ class Metrics:
         """Upstream answered, or (None) could not be asked."""
         code = "error" if status is None else f"{status // 100}xx"
         self._responses.of(upstream, kind, code).inc()
+
+    def upstream_retried(self, upstream: str, kind: str) -> None:
+        """A request is sent once more, since the first one failed in a way that may pass."""
+        self._retries.of(upstream, kind).inc()
 
     def fallback_answer(self, upstream: str, source: str, kind: str) -> None:
         """`source` answered since `upstream` could not be asked; `kind` is manifest, blob or other."""

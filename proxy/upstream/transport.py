@@ -125,6 +125,7 @@ class Transport:
             if not is_passing_answer(kind, method, response):
                 return response
             response.close()
+        self._metrics.upstream_retried(self.name, kind)
         await asyncio.sleep(pause())
         return await self._send(kind, method, url, headers)
 
