@@ -211,6 +211,12 @@ def test_an_unknown_quota_is_no_alert(watched: Watched) -> None:
     assert watched.due() == []
 
 
+def test_a_quota_that_is_used_up_is_not_low_too(watched: Watched) -> None:
+    watched.look(EMPTY)
+    watched.look(EMPTY, after=HOUR)
+    assert watched.due() == [("PullQuotaExhausted", "firing")]
+
+
 def test_upstreams_have_alerts_of_their_own(watched: Watched) -> None:
     both = Facts(upstreams=(*EMPTY.upstreams, UpstreamFacts(name="ghcr.io", limit=10, remaining=0)))
     watched.look(both)
@@ -433,6 +439,20 @@ def test_what_an_earlier_process_could_not_tell_is_told(standing: Watched) -> No
     standing.restart()
     assert standing.tell() == [(NAME, "over")]
     assert standing.board.state() == "[]"
+
+
+def test_an_alert_that_is_ignored_since_the_restart_ends_at_once(standing: Watched) -> None:
+    standing.tell()
+    standing.restart()
+    standing.look(REFUSED, ignored=(NAME,))
+    assert standing.due() == [(NAME, "over")]
+
+
+def test_an_alert_that_there_is_no_more_is_left_out_and_others_stay(standing: Watched) -> None:
+    state = json.loads(standing.board.state())
+    standing.board = Board()
+    standing.board.restore(json.dumps([{"name": "GoneSince"}, *state]), standing.now, standing.time)
+    assert [alert.name for alert in standing.board.standing()] == [NAME]
 
 
 def test_a_clock_that_is_set_back_makes_no_alert_eternal(standing: Watched) -> None:

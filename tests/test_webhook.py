@@ -15,6 +15,7 @@ from proxy.config import Secret
 from proxy.policy.alerts.board import MOST
 from proxy.policy.breaker import FAILURES
 from proxy.webhook import keeper, messages
+from proxy.webhook import receiver as receivers
 from tests.cache_rig import CacheRig
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub
@@ -233,19 +234,22 @@ async def test_what_is_due_is_told_at_the_end_once_more(watched: CacheRig, recei
 
 
 async def test_a_receiver_that_hangs_holds_up_no_end_and_the_next_process_tells_it(
-    watched: CacheRig, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(keeper, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(keeper, "LAST_SECONDS", 0.1)
+    monkeypatch.setattr(receivers, "SEND_SECONDS", 3600.0)
     receiver.answers.append(hang)
-    find_bad_content(watched)
-    await watched.stop()
-    assert not [task for task in asyncio.all_tasks() if task.get_name() == "webhook"]
-    assert len(receiver.requests) == 1
+    async with cache_of(hub, tmp_path, receiver) as cache:
+        find_bad_content(cache)
+        await eventually(lambda: receiver.requests)
+        async with asyncio.timeout(20):
+            await cache.stop()
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "webhook"]
 
-    await watched.start()
-    find_bad_content(watched)
-    await look(watched)
-    assert receiver.alerts == [(BAD, "firing")] * 2
+        await cache.start()
+        find_bad_content(cache)
+        await eventually(lambda: receiver.alerts == [(BAD, "firing")] * 2)
 
 
 async def test_a_restart_tells_nothing_again_but_the_end(watched: CacheRig, receiver: Receiver) -> None:

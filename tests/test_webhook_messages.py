@@ -66,6 +66,7 @@ def test_json_of_several_is_firing_while_one_is() -> None:
     assert message["alerts"][1]["endsAt"] == "2027-01-15T08:01:40Z"
     assert "alertname" not in message["commonLabels"]
     assert message["commonLabels"]["upstream"] == "docker.io"
+    assert written("json", OVER, LOW)["status"] == "firing"
     assert written("json", OVER)["status"] == "resolved"
 
 
