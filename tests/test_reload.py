@@ -14,7 +14,7 @@ import pytest
 from proxy.app import StartError
 from proxy.app.generation import Generation
 from proxy.app.reloading import FIXED, carried_over
-from proxy.config import SECTIONS, AccessOptions, Address, Config, FreshnessOptions, LogOptions, ServerOptions
+from proxy.config import SECTIONS, AccessOptions, Address, Config, FreshnessOptions, LogOptions, Secret, ServerOptions
 from tests.asked import gets, heads, in_flight
 from tests.blob_rig import MIB, REPOSITORY, add_layer, no_fills, partial_has
 from tests.cache_rig import CacheRig, gather
@@ -284,3 +284,39 @@ async def test_no_pull_fails_while_the_configuration_changes_again_and_again(cac
     assert hub.violations == []
     await eventually(lambda: not [task for task in asyncio.all_tasks() if task.get_name() == "retire"])
     assert await cache.metric("pullthrough_fills_failed_total") in (None, 0)
+
+
+# What is told of upstreams
+
+
+async def test_nobody_is_alarmed_at_an_upstream_that_is_not_in_use_any_more(
+    cache: CacheRig, second_hub: FakeHub
+) -> None:
+    second_hub.add_image(REPOSITORY, "latest")
+    (hub,) = cache.app.config.upstreams
+    wrong = replace(hub, name="ill.example", url=second_hub.url, password=Secret("revoked"))
+    await cache.app.reload(replace(cache.app.config, upstreams=(hub, wrong)))
+    await cache.send("GET", f"/v2/{REPOSITORY}/manifests/latest?ns=ill.example")
+    assert await cache.metric("pullthrough_credentials_rejected", upstream="ill.example") == 1
+    assert await cache.metric("pullthrough_upstream_breaker_open", upstream="ill.example") == 0
+
+    await cache.app.reload(replace(cache.app.config, upstreams=(hub,)))
+
+    for name in ("pullthrough_credentials_rejected", "pullthrough_upstream_breaker_open"):
+
+        async def is_forgotten(name: str = name) -> bool:
+            return await cache.metric(name, upstream="ill.example") is None
+
+        await eventually(is_forgotten, label=name)
+        assert await cache.metric(name, upstream="docker.io") == 0
+
+
+async def test_an_account_that_was_taken_away_is_not_refused_any_more(cache: CacheRig, hub: FakeHub) -> None:
+    hub.add_image(REPOSITORY, "latest")
+    hub.pat = "another"
+    await cache.get_manifest(REPOSITORY, "latest")
+    assert await cache.metric("pullthrough_credentials_rejected") == 1
+
+    await reload(cache, upstream={"username": None, "password": None})
+
+    assert await cache.metric("pullthrough_credentials_rejected") is None

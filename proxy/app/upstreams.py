@@ -55,6 +55,8 @@ class Upstreams:
         self._users[upstream] -= 1
         if not self._users[upstream]:
             del self._users[upstream], self._options[upstream]
+            if all(each.name != upstream.name for each in self._users):
+                self._metrics.forget(upstream.name)
             await upstream.aclose()
 
 

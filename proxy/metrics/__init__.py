@@ -128,7 +128,11 @@ class Metrics:
             self._evicted_bytes.of(reason)
 
     def expect(self, upstream: str) -> None:
-        """This upstream is in use: what is counted of it starts at 0, so that its first event has a rate."""
+        """This upstream is in use: what is counted of it starts at 0, so that its first event has a rate.
+
+        How an earlier one of this name was does not count any more.
+        """
+        self.forget(upstream)
         for counter in (self._pulls, self._vanished):
             counter.of(upstream)
         for kind in KINDS:
@@ -136,6 +140,11 @@ class Metrics:
         self._retries.of(upstream, "manifest")
         for decision in DECISIONS:
             self._decisions.of(upstream, decision)
+
+    def forget(self, upstream: str) -> None:
+        """This upstream is not in use any more: nobody shall be alarmed at how it was. What was counted stays."""
+        self._rejected.drop(upstream)
+        self._breakers.drop(upstream)
 
     def _count_webhook(self) -> None:
         self._deliveries = self._counter(
@@ -334,6 +343,11 @@ class _Bound(Generic[M]):
         if child is None:
             child = self._children[labels] = self.metric.labels(*labels)
         return child
+
+    def drop(self, *labels: str) -> None:
+        """There is no child with these label values any more, if there was one."""
+        if self._children.pop(labels, None) is not None:
+            self.metric.remove(*labels)
 
 
 class _Registry(CollectorRegistry):
