@@ -41,12 +41,6 @@ class Prometheus:
             return [({}, float(document["result"][1]))]
         return [(series["metric"], float(series["value"][1])) for series in document["result"]]
 
-    async def value(self, expression: str) -> float | None:
-        """That of the only series, if there is one."""
-        found = await self.query(expression)
-        assert len(found) < 2, found
-        return found[0][1] if found else None
-
     async def label_values(self, label: str, selector: str) -> list[str]:
         """The values of a label of these series."""
         values: list[str] = await self.get(f"label/{label}/values", **{"match[]": selector})
