@@ -40,17 +40,27 @@ class Authority:
 
     def sign(self, folder: Path, host: str, start: datetime.timedelta, end: datetime.timedelta) -> ssl.SSLContext:
         """A server's context with a certificate for this host, valid from `start` to `end`, both seen from now."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.issue(folder, host, start, end))
+        return context
+
+    def issue(
+        self,
+        folder: Path,
+        host: str = "localhost",
+        start: datetime.timedelta = -DAY,
+        end: datetime.timedelta = DAY,
+        password: bytes | None = None,
+    ) -> tuple[Path, Path]:
+        """The files of such a certificate and of its key, which are the same ones each time."""
         key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         certificate = self._builder(subject, key, now + start, now + end, host=host)
-        path = folder / "server.pem"
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        hiding = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+        files = folder / "server.crt", folder / "server.key"
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hiding))
+        return files
 
     def trust(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let this system trust the CA, as SSL_CERT_FILE does."""

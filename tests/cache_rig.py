@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -68,6 +69,7 @@ class CacheRig:
     """A cache that can be started, stopped, and started again on the same folder.
 
     `username` None: an upstream without an account. `options` are keyword arguments of `Config` that replace ours.
+    `trust` is what our client makes of the cache's certificate, if it has one.
     """
 
     upstream_url: str
@@ -79,13 +81,15 @@ class CacheRig:
     tags: float = 300.0
     idle_timeout: float = 5.0
     options: Mapping[str, Any] = field(default_factory=dict)
+    trust: ssl.SSLContext | bool = True
     log: io.StringIO = field(default_factory=io.StringIO)
 
     app: App = field(init=False)
     _session: aiohttp.ClientSession = field(init=False)
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(auto_decompress=False)
+        connector = aiohttp.TCPConnector(ssl=self.trust)
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         await self.start()
         return self
 

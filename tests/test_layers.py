@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("lru", "units"),
+    ("certificates", "lru", "units"),
     ("oci",),
     ("policy",),
     ("clock", "collapse", "logs", "systemd"),

@@ -29,11 +29,13 @@ from proxy.app.quotas import Quotas
 from proxy.app.reloading import carried_over
 from proxy.app.status import status_document
 from proxy.app.store import Store
+from proxy.certificates import CertificateError
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.metrics import Metrics
 from proxy.server.admin import admin_application
 from proxy.server.admin_api import AdminApi
+from proxy.server.certificate import Certificate, Pair, read_pair
 from proxy.server.connections import Connections
 from proxy.server.events import Feed
 from proxy.server.quota_api import QuotaApi
@@ -75,7 +77,10 @@ class App:
         self.webhook = self._build_webhook(config)
         shared = Shared(self.store, self.quotas, self.metrics, self._clock, access_log or sys.stderr)
         self._generations = Generations(config, shared)
-        self._connections = Connections(self._answer, self._repeat, self.metrics, config.server)
+        self._certificate = Certificate()
+        self._connections = Connections(
+            self._answer, self._repeat, self.metrics, config.server, certificate=self._certificate
+        )
         clients = web.ServerRunner(self._connections, shutdown_timeout=0.5)
         passed, shared_port = passed or {}, config.server.reuse_port
         self._clients = Listener(
@@ -96,7 +101,7 @@ class App:
     @property
     def client_url(self) -> str:
         """Where clients are served, once started."""
-        return self._clients.url
+        return self._clients.url.replace("http", self.config.server.scheme, 1)
 
     @property
     def admin_url(self) -> str:
@@ -126,6 +131,8 @@ class App:
         await self.quotas.load()
         for finish in (self.store.finish, self._generations.finish):
             self._closing.push_async_callback(finish)
+        self._certificate.use(await self._pair(self.config))
+        await self._start_part(self._certificate)
         await self._start_part(self.prober)
         await self._start_part(self.webhook)
         self.metrics.watch_fills(lambda: len(self.store.fills))
@@ -157,12 +164,21 @@ class App:
         What is being pulled goes on as it began. Raises StartError, and all stays as it was.
         """
         config, waiting = carried_over(self.config, config)
+        pair = await self._pair(config)
         await self._generations.replace(config)
+        self._certificate.use(pair)
         self._connections.apply(config.server)
         self.store.apply(config.cache)
         self.webhook.apply(config.webhook)
         self.config = config
         return waiting
+
+    async def _pair(self, config: Config) -> Pair | None:
+        """The certificate for clients, and its key. Raises StartError."""
+        try:
+            return await read_pair(config.server)
+        except CertificateError as error:
+            raise StartError(f"[server] tls_certificate and tls_key: {error}") from error
 
     def status(self) -> dict[str, object]:
         """The document of /api/status."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from proxy.certificates import CertificateError, server_context
 from proxy.config.sources import HOOK_URL, PREFIX, SECRETS, ConfigError, Given, Sources, Table, overlaid, read_sources
 from proxy.config.values import (
     ADDRESS,
@@ -87,12 +88,15 @@ def default_directory(environ: Mapping[str, str]) -> Path:
 class ServerOptions:
     """The listener for clients, and what it takes from them at most; 0 is no limit.
 
+    With `tls_certificate`, the chain in PEM, and `tls_key` it speaks https, otherwise http; never both.
     `header_timeout` is how long a client may take to send a request's headers; `max_requests` is how many requests are
     answered at the same time, those that wait for upstream included; `memo` keeps the answers of a second for those who
     ask the same.
     """
 
     listen: Address = field(default=Address("0.0.0.0", 5000), metadata=ADDRESS)
+    tls_certificate: Path | None = field(default=None, metadata=PATH)
+    tls_key: Path | None = field(default=None, metadata=PATH)
     shutdown_timeout: float = field(default=30.0, metadata=DURATION)
     reuse_port: bool = field(default=False, metadata=SWITCH)
     header_timeout: float = field(default=10.0, metadata=POSITIVE_DURATION)
@@ -102,6 +106,11 @@ class ServerOptions:
     memo: bool = field(default=True, metadata=SWITCH)
     setup: bool = field(default=True, metadata=SWITCH)
     catalog: bool = field(default=False, metadata=SWITCH)
+
+    @property
+    def scheme(self) -> str:
+        """What clients speak: "https", or "http"."""
+        return "http" if self.tls_certificate is None else "https"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +281,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     sources.sections.setdefault("cache", {}).setdefault("directory", Given("default", str(default_directory(environ))))
     sections = {name: _build(cls, name, sources.sections.get(name, {})) for name, cls in SECTIONS.items()}
     _one_of(sources.sections.get("webhook", {}), HOOK_URL)
+    _both_or_none(sources.sections.get("server", {}), "tls_certificate", "tls_key")
     return Config(**sections, upstreams=_upstreams(sources))
 
 
@@ -283,7 +293,13 @@ def describe(config: Config) -> list[tuple[str, dict[str, Plain]]]:
 
 
 def check_files(config: Config) -> None:
-    """That every password_file, ca and url_file can be read now and holds something. Raises ConfigError."""
+    """That every password_file, ca and url_file can be read now and holds something, and that the certificate and key
+    of the listener can be used. Raises ConfigError."""
+    if config.server.tls_certificate is not None and config.server.tls_key is not None:
+        try:
+            server_context(config.server.tls_certificate, config.server.tls_key)
+        except CertificateError as cause:
+            raise ConfigError(f"server.tls_certificate and server.tls_key: {cause}") from cause
     for options in config.upstreams:
         for key, path in (("password_file", options.password_file), ("ca", options.ca)):
             if path is not None:
@@ -396,6 +412,13 @@ def _upstream(table: Table) -> UpstreamOptions:
     if options.username is None and secrets:
         raise ConfigError(f"{secrets[0]} is given without a username; expected both or none")
     return options
+
+
+def _both_or_none(table: Table, one: str, other: str) -> None:
+    """Raises ConfigError."""
+    for given, missing in ((one, other), (other, one)):
+        if given in table and missing not in table:
+            raise ConfigError(f"{table[given].origin} is given without {missing}; expected both or none")
 
 
 def _one_of(table: Table, ways: frozenset[str]) -> list[str]:

@@ -206,7 +206,8 @@ class Connection(RequestHandler):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        if self._body is EMPTY_PAYLOAD and not data.endswith(b"\r\n\r\n") and not self._deaf:
+        is_all = data.endswith(_END) or _END.endswith(data)  # A header may end with a byte that comes alone.
+        if self._body is EMPTY_PAYLOAD and not is_all and not self._deaf:
             self._header_bytes = len(data)  # At most: the next one has begun.
             self._await_header()
 

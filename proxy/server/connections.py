@@ -20,8 +20,11 @@ from proxy.config import ServerOptions
 from proxy.metrics import Metrics
 from proxy.oci.errors import RegistryError, TooManyRequests, Unavailable
 from proxy.server import responses
+from proxy.server.certificate import Certificate
 from proxy.server.connection import Connection, Host, Patience, request_of
 from proxy.server.floor import FLOOR, Floor
+from proxy.server.malformed import Malformed
+from proxy.server.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +51,14 @@ class Connections(Host):
         metrics: Metrics,
         options: ServerOptions,
         floor: Floor = FLOOR,
+        certificate: Certificate | None = None,
     ) -> None:
+        """`certificate` says whether the next connection is one of TLS, and with what."""
         super().__init__(handler, request_factory=request_of, handler_cancellation=True)
         self._repeat = repeat
         self._metrics = metrics
         self._floor = floor
+        self._certificate = certificate or Certificate()
         self._open = 0
         self._by_client: dict[str, int] = {}
         self._lingering = 0
@@ -72,9 +78,11 @@ class Connections(Host):
     def __bool__(self) -> bool:
         return True
 
-    def __call__(self) -> Connection:
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # TLS is one around aiohttp's own.
         """A connection for the next that is accepted."""
-        return Connection(self, self._loop, KEEP_ALIVE_SECONDS)
+        connection = Connection(self, self._loop, KEEP_ALIVE_SECONDS)
+        context = self._certificate.context
+        return connection if context is None else Tls(connection, context, _NOT_TLS, self.refused)
 
     def admit(self, connection: Connection, transport: asyncio.Transport) -> bool:
         """Whether this connection is served; if not, it is told so and ended."""
@@ -169,6 +177,7 @@ def _written(error: RegistryError) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
+_NOT_TLS: Final = _written(Malformed("this port speaks https, and was asked in http"))
 _TOO_MANY: Final = _written(Unavailable("this cache has as many connections as it may", retry_after=RETRY_SECONDS))
 _TOO_MANY_OF_CLIENT: Final = _written(
     TooManyRequests("this client has as many connections as one may", retry_after=RETRY_SECONDS)

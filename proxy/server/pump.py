@@ -1,4 +1,4 @@
-"""How bulk bytes leave: straight from the file to the socket (`sendfile`), fairly.
+"""How bulk bytes leave: straight from the file to the socket (`sendfile`), or encrypted on their way, but fairly.
 
 With many fast readers, one turn of the event loop would cost the sum of what all their sockets take, and a small
 request beside them would wait for it. So every bulk response of the process is sent by one pump, which moves at most
@@ -6,6 +6,9 @@ TURN_BYTES in a turn of the loop and lets everything else run in between (PERFOR
 
 The pump works on a duplicate of the socket's descriptor: the connection may be closed under it at any time, and a
 number that was closed could by then be another client's connection.
+
+It writes to the socket itself under TLS too (`Tls.direct`): asyncio's own way there would read 16 KiB at a time in a
+thread (PERFORMANCE 9), and hold what nobody could measure a client by.
 """
 
 from __future__ import annotations
@@ -14,10 +17,12 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import Final, Protocol, runtime_checkable
 
 from proxy.server.floor import FLOOR, Floor, TooSlow, unacknowledged
+from proxy.server.stretches import FileStretch, MemoryStretch, SealedStretch, Stretch
+from proxy.server.tls import Tls
 
 TURN_BYTES: Final = 2 * 1024 * 1024
 
@@ -43,19 +48,21 @@ class Continued(Sendable, Protocol):
         """What does not come by the file. Raises RegistryError."""
 
 
-class _Job:
-    """A stretch of a file, or of memory, on its way to a socket."""
+class _Way:
+    """To one client: a socket, and what its bytes go through, if anything."""
 
-    __slots__ = ("done", "offset", "sink", "source", "stop", "watched")
-
-    def __init__(self, sink: int, source: int | memoryview, offset: int, stop: int, done: asyncio.Future[None]) -> None:
+    def __init__(self, sink: int, tls: Tls | None) -> None:
         self.sink = sink
-        self.source = source
-        self.offset = offset
-        self.stop = stop
-        self.done = done
-        self.watched = False
-        """Whether the loop tells when the socket takes more."""
+        self._tls = tls
+
+    def stretch(self, source: int | bytes, offset: int, stop: int) -> Stretch:
+        """A part of a file or of memory that is to go there."""
+        done = asyncio.get_running_loop().create_future()
+        if self._tls is not None:
+            return SealedStretch(self.sink, source, offset, stop, done, self._tls.seal)
+        if isinstance(source, bytes):
+            return MemoryStretch(self.sink, source, done)
+        return FileStretch(self.sink, source, offset, stop, done)
 
 
 class Pump:
@@ -63,7 +70,7 @@ class Pump:
 
     def __init__(self, floor: Floor = FLOOR) -> None:
         self._floor = floor
-        self._ready: deque[_Job] = deque()
+        self._ready: deque[Stretch] = deque()
         self._budget = TURN_BYTES
         self._scheduled = False
 
@@ -74,50 +81,51 @@ class Pump:
 
         Raises RegistryError when the content fails, ConnectionError when the client has left, TooSlow if it is that.
         """
-        sink = os.dup(transport.get_extra_info("socket").fileno())
+        tls = transport if isinstance(transport, Tls) else None
+        way = _Way(os.dup(transport.get_extra_info("socket").fileno()), tls)
         try:
-            offset = start
-            while offset < stop:
-                end = min(stop, await content.visible(offset))
-                if end == offset:
-                    return await self._pass_on(sink, content, offset, stop, moved)
-                await self._move(sink, content.fd, offset, end, moved)
-                offset = end
+            with tls.direct() if tls is not None else nullcontext():
+                await self._send(way, content, start, stop, moved)
         finally:
-            os.close(sink)
+            os.close(way.sink)
+
+    async def _send(self, way: _Way, content: Sendable, offset: int, stop: int, moved: Callable[[int], None]) -> None:
+        while offset < stop:
+            end = min(stop, await content.visible(offset))
+            if end == offset:
+                return await self._pass_on(way, content, offset, stop, moved)
+            await self._move(way.stretch(content.fd, offset, end), moved)
+            offset = end
 
     async def _pass_on(
-        self, sink: int, content: Sendable, offset: int, stop: int, moved: Callable[[int], None]
+        self, way: _Way, content: Sendable, offset: int, stop: int, moved: Callable[[int], None]
     ) -> None:
         """What is not in the file, as it comes in: no more of it is asked for than the client takes."""
         if isinstance(content, Continued):
             async with aclosing(content.rest(offset, stop)) as pieces:
                 async for piece in pieces:
-                    await self._move(sink, memoryview(piece), 0, len(piece), moved)
+                    await self._move(way.stretch(piece, 0, len(piece)), moved)
                     offset += len(piece)
         if offset != stop:
             raise ConnectionAbortedError("the content ended early")
 
-    async def _move(
-        self, sink: int, source: int | memoryview, offset: int, stop: int, moved: Callable[[int], None]
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        job = _Job(sink, source, offset, stop, loop.create_future())
+    async def _move(self, job: Stretch, moved: Callable[[int], None]) -> None:
+        start = job.offset
         self._queue(job)
         try:
-            taken = offset - unacknowledged(sink)
+            taken = -unacknowledged(job.sink)
             while not job.done.done():
                 await asyncio.wait([job.done], timeout=self._floor.seconds)
-                before, taken = taken, job.offset - unacknowledged(sink)
+                before, taken = taken, job.sent - unacknowledged(job.sink)
                 if not job.done.done() and taken - before < self._floor.bytes:
                     raise TooSlow("the client takes too few bytes, or none")
             job.done.result()
         finally:
             job.done.cancel()
             self._unwatch(job)
-            moved(job.offset - offset)
+            moved(job.offset - start)
 
-    def _queue(self, job: _Job) -> None:
+    def _queue(self, job: Stretch) -> None:
         self._ready.append(job)
         self._schedule()
 
@@ -133,7 +141,7 @@ class Pump:
         while self._ready and self._budget > 0:
             self._step(self._ready.popleft())
 
-    def _writable(self, job: _Job) -> None:
+    def _writable(self, job: Stretch) -> None:
         """The socket of a job takes more: now, if this turn has budget left."""
         if self._budget > 0 and not self._ready:
             self._step(job)
@@ -141,38 +149,33 @@ class Pump:
             self._unwatch(job)
             self._queue(job)
 
-    def _step(self, job: _Job) -> None:
+    def _step(self, job: Stretch) -> None:
         """Move what the socket takes. The next turn has a budget of its own."""
         if job.done.done():
             return
         self._schedule()
-        wanted = min(job.stop - job.offset, self._budget)
+        before = job.sent
         try:
-            if isinstance(job.source, int):
-                moved = os.sendfile(job.sink, job.source, job.offset, wanted)
-            else:
-                moved = os.write(job.sink, job.source[job.offset : job.offset + wanted])
+            takes_more = job.push(self._budget)
         except BlockingIOError:
-            moved = 0
+            takes_more = False
+        except ConnectionAbortedError as error:
+            job.done.set_exception(error)
+            return
         except OSError as error:
             job.done.set_exception(ConnectionAbortedError(f"the connection broke: {error.strerror}"))
             return
-        else:
-            if moved == 0:
-                job.done.set_exception(ConnectionAbortedError("the file ended early"))
-                return
-        job.offset += moved
-        self._budget -= moved
+        self._budget -= (job.sent - before) * job.weight
         if job.offset == job.stop:
             job.done.set_result(None)
-        elif moved == wanted:
+        elif takes_more:
             self._unwatch(job)
             self._ready.append(job)
         elif not job.watched:  # It stays watched while it takes a part each time: that is cheaper than to begin anew.
             job.watched = True
             asyncio.get_running_loop().add_writer(job.sink, self._writable, job)
 
-    def _unwatch(self, job: _Job) -> None:
+    def _unwatch(self, job: Stretch) -> None:
         if job.watched:
             job.watched = False
             asyncio.get_running_loop().remove_writer(job.sink)
