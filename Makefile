@@ -20,7 +20,7 @@ PYTHON ?= $(shell for each in $(CANDIDATES); do \
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types format bench kill-loop soak million faults lock clean
+.PHONY: help run test lint types format bench economy kill-loop soak million faults lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -46,6 +46,10 @@ format: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m bench $(ARGS)
 
+# A day of CI with and without caches: what it costs of the quota. Five minutes; ARGS=--short is what the tests do.
+economy: $(VENV)/test.stamp
+	$(BIN)/python -m economy $(ARGS)
+
 # The long runs: hundreds of kills, a quarter of an hour of everything at once, a cache of a million entries.
 # ARGS="--short" is what the tests do of them; ARGS="--directory /mnt/big" puts the cache there.
 kill-loop soak million: $(VENV)/test.stamp
@@ -60,7 +64,7 @@ COMPILE = $(UV) pip compile --quiet --upgrade --generate-hashes --universal --py
 	--custom-compile-command "make lock" --no-emit-index-url pyproject.toml
 lock:
 	$(COMPILE) --output-file requirements.lock
-	$(COMPILE) --constraints requirements.lock --extra test --output-file requirements-dev.lock
+	$(COMPILE) --constraints requirements.lock --extra test --extra bench --output-file requirements-dev.lock
 	$(UV) pip compile --quiet --generate-hashes --universal --python-version 3.11 --constraints requirements-dev.lock \
 		--custom-compile-command "make lock" --no-emit-index-url --group build --output-file requirements-build.lock
 

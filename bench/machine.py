@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,13 +15,13 @@ MODEL = re.compile(r"^model name\s*: (.+)$", re.MULTILINE)
 VERSION = re.compile(r"\d+\.\d+[\w.+-]*")
 
 
-def machine() -> str:
-    """Return one line."""
+def machine(programs: Sequence[str] = ("nginx", "docker-registry", "wrk")) -> str:
+    """Return one line, with the versions of these programs."""
     cores = os.cpu_count()
     parts = [
         f"{cores} cores ({_model()}), Linux {platform.release().partition('-')[0]}",
         f"Python {platform.python_version()}, aiohttp {version('aiohttp')}",
-        *(f"{name} {_version(name)}" for name in ("nginx", "docker-registry", "wrk")),
+        *(f"{name} {_version(name)}" for name in programs),
         f"{datetime.now(UTC):%Y-%m-%d}",
     ]
     return ", ".join(parts) + "."

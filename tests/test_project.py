@@ -42,7 +42,8 @@ def required(requirements: list[str]) -> set[str]:
 def test_the_locks_hold_what_the_project_asks_for() -> None:
     project = PROJECT["project"]
     assert required(project["dependencies"]) <= pins("requirements.lock").keys()
-    assert required(project["optional-dependencies"]["test"]) <= pins("requirements-dev.lock").keys()
+    for extra in ("test", "bench"):
+        assert required(project["optional-dependencies"][extra]) <= pins("requirements-dev.lock").keys()
     assert required(PROJECT["dependency-groups"]["build"]) == pins("requirements-build.lock").keys()
     assert PROJECT["dependency-groups"]["build"] == PROJECT["build-system"]["requires"]
 
