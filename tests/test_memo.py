@@ -6,13 +6,16 @@ import asyncio
 import json
 import os
 import random
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from proxy.config import ServerOptions
+from proxy.config import CacheOptions, ServerOptions, Share
 from proxy.oci.names import Digest
+from proxy.store.contents import read_whole
+from tests.blob_rig import add_layer
 from tests.cache_rig import ANY_PORT, CacheRig
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub
@@ -190,6 +193,166 @@ async def test_it_can_be_switched_off(hub: FakeHub, tmp_path: Path) -> None:
         for _ in range(4):
             await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
         assert parsed(cache) == 4
+
+
+async def test_what_is_answered_counts_as_used(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    for _ in range(2):
+        await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+    await cache.app.store.usage.flush()
+    count = parsed(cache)
+
+    await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+
+    assert parsed(cache) == count
+    assert Digest.parse(image.digest) in cache.app.store.usage
+
+
+@pytest.mark.parametrize("parsed_before", [0, 3])
+async def test_a_connection_is_kept_while_it_is_used(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parsed_before: int
+) -> None:
+    """Neither the time for a first request nor that for another one ends it; when it is not used it does end."""
+    monkeypatch.setattr("proxy.server.connections.KEEP_ALIVE_SECONDS", 0.5)
+    image = hub.add_image(REPOSITORY, "latest", [])
+    path = f"/v2/{REPOSITORY}/manifests/{image.digest}"
+    options = {"server": ServerOptions(listen=ANY_PORT, header_timeout=0.4)}
+    async with CacheRig(hub.url, tmp_path / "cache", options=options) as cache, raw_client(cache.url) as client:
+        for _ in range(3):
+            await cache.send("GET", path)
+        for _ in range(parsed_before):
+            await ask(client, path, "X: y")
+        for _ in range(2):
+            await ask(client, path)
+        count, ends = parsed(cache), asyncio.get_running_loop().time() + 1.2
+        while asyncio.get_running_loop().time() < ends:
+            await ask(client, path)
+        assert parsed(cache) == count
+        async with asyncio.timeout(5):
+            assert await client.rest() == b""
+
+
+async def test_requests_are_answered_in_their_order(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    cold = hub.add_image("library/cold", "latest", [b"cold"])
+    path = f"/v2/{REPOSITORY}/manifests/{image.digest}"
+    for _ in range(3):
+        await ask(client, path)
+    gate = hub.hang("manifest")
+    client.ask("GET", f"/v2/library/cold/manifests/{cold.digest}")
+    await eventually(lambda: hub.held() == 1, label="upstream is asked")
+    client.ask("GET", path)
+    await client.sent()
+    await cache.send("GET", "/v2/")  # By then it has arrived.
+    gate.release()
+
+    assert [(await client.reply()).body for _ in range(2)] == [cold.body, image.body]
+
+
+async def test_an_answer_is_not_kept_for_what_came_while_it_was_made(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are hits, and the first one waits for the disk."""
+    image = hub.add_image(REPOSITORY, "latest", [])
+    config = json.loads(image.body)["config"]["digest"]
+    first, second = f"/v2/{REPOSITORY}/manifests/{image.digest}", f"/v2/{REPOSITORY}/blobs/{config}"
+    reading, gate = threading.Event(), threading.Event()
+
+    def slowly(path: Path, digest: Digest) -> bytes | None:
+        reading.set()
+        assert gate.wait(10)
+        return read_whole(path, digest)
+
+    options = {"cache": CacheOptions(directory=tmp_path / "cache", memory=0, min_free=Share(0), scrub_rate=0)}
+    async with CacheRig(hub.url, tmp_path / "cache", options=options) as cache, raw_client(cache.url) as client:
+        for path in (first, second, first):
+            right = await ask(client, path)
+        body = (await ask(client, second)).body
+        cache.clock.advance(2)
+        monkeypatch.setattr("proxy.store.blobs.read_whole", slowly)
+        client.ask("GET", first)
+        await eventually(reading.is_set, label="the disk is read")
+        client.ask("GET", second)
+        await client.sent()
+        await cache.send("GET", "/v2/")  # By then the second one was received, too.
+        gate.set()
+
+        replies = [await client.reply() for _ in range(2)]
+        assert [reply.body for reply in replies] == [right.body, body]
+        assert (await ask(client, second)).body == body
+
+
+@pytest.mark.parametrize("begun", [b"GET /v2/ HTTP/1.1\r\nHost: a\r\nX-A: ", b"GET /v2/ HTTP/1.1\r\nHost: a\r\n"])
+async def test_what_goes_on_with_a_request_is_none(
+    cache: CacheRig, hub: FakeHub, client: RawClient, begun: bytes
+) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    path = f"/v2/{REPOSITORY}/manifests/{image.digest}"
+    for _ in range(3):
+        await ask(client, path)
+    client.send(begun)
+    await client.sent()
+    await cache.send("GET", "/v2/")  # By then it has arrived.
+
+    assert (await ask(client, path)).body != image.body
+
+
+async def test_what_comes_behind_a_request_is_not_lost(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    whole = f"GET /v2/{REPOSITORY}/manifests/{image.digest} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    for _ in range(4):
+        client.send(whole + b"GET /v2/ HTTP/1.1\r\n")
+        assert (await client.reply()).body == image.body
+        client.send(b"Host: a\r\n\r\n")
+        assert (await client.reply()).body == b"{}"
+
+
+async def test_a_body_is_waited_for(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    for _ in range(4):
+        client.ask("GET", f"/v2/{REPOSITORY}/manifests/{image.digest}", "Content-Length: 5")
+        await client.sent()
+        client.send(b"hello")
+        assert (await client.reply()).body == image.body
+
+
+@pytest.mark.parametrize(
+    ("line", "headers"), [("HTTP/1.1", "Connection: close\r\n"), ("HTTP/1.0", ""), ("HTTP/1.0", "A: b\r\n")]
+)
+async def test_a_connection_that_the_client_wants_to_end_is_ended(
+    cache: CacheRig, hub: FakeHub, line: str, headers: str
+) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    whole = f"GET /v2/{REPOSITORY}/manifests/{image.digest} {line}\r\nHost: a\r\n{headers}\r\n".encode()
+    for _ in range(3):
+        async with raw_client(cache.url) as client:
+            await ask(client, "/v2/")
+            client.send(whole)
+            async with asyncio.timeout(5):
+                assert (await client.rest()).endswith(image.body)
+
+
+async def test_an_old_client_gets_answers_of_its_version(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    path = f"/v2/{REPOSITORY}/manifests/{image.digest}"
+    for _ in range(3):
+        client.send(f"GET {path} HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n".encode())
+        assert await client.read(8) == b"HTTP/1.0"
+        assert (await client.reply()).headers["Connection"] == "keep-alive"
+
+
+async def test_a_client_that_takes_nothing_gets_no_more(hub: FakeHub, tmp_path: Path) -> None:
+    path = add_layer(hub, 60_000).path
+    async with CacheRig(hub.url, tmp_path / "cache") as cache, raw_client(cache.url, receive_buffer=4096) as client:
+        for _ in range(3):
+            await ask(client, path)
+        for _ in range(400):
+            client.ask("GET", path)
+        (connection,) = cache.app._connections.connections
+        await eventually(lambda: connection.writing_paused, label="it takes no more")
+        await cache.send("GET", "/v2/")
+        assert connection.transport is not None
+        assert connection.transport.get_write_buffer_size() < 2 * 60_000
 
 
 async def stream(cache: CacheRig, pieces: list[bytes], requests: int) -> list[tuple[int, dict[str, str], bytes]]:

@@ -188,13 +188,17 @@ class Connection(RequestHandler):
                 self._await_header()
 
     def _repeat(self, request: bytes) -> bool:
-        """Send the answer to these bytes, if they are known. Not the first one of a connection: that sets it up."""
+        """Send the answer to these bytes, if they are known."""
         if self._keepalive_handle is None or self._close or self._force_close or self._upgraded or self._paused:
             return False
         answer = self._host.answer(request, self.client)
         if answer is None or self._wire is None:
             return False
         self._wire.write(answer)
+        if self._deadline is not None:  # It was the first request of this connection.
+            self._deadline.cancel()
+            self._deadline = None
+        self._keepalive = True
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         return True
 

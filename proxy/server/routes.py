@@ -258,7 +258,7 @@ class Routes:
         assert isinstance(connection, Connection)
         if self._memo is None or connection.alone is None or len(connection.alone) > MAX_REQUEST_BYTES:
             return
-        if exchange.outcome is None or not exchange.outcome.is_plain_hit or exchange.status != 200:
+        if exchange.outcome is None or not exchange.outcome.is_plain_hit:
             return
         if request.version == HttpVersion11 and request.keep_alive and not self._draining:
             await response.prepare(request)
