@@ -156,7 +156,7 @@ class Pump:
         self._schedule()
         before = job.sent
         try:
-            takes_more = job.push(self._budget)
+            takes_more = job.push(max(1, self._budget // job.weight))
         except BlockingIOError:
             takes_more = False
         except ConnectionAbortedError as error:

@@ -104,15 +104,17 @@ class SealedStretch(Stretch):
         """Where what is sealed ends in the source."""
 
     def push(self, most: int) -> bool:
-        """One piece, or the rest of the one before; a piece is not cut to fit `most`."""
-        if not self._sealed:
-            self._sealed = memoryview(self._seal(self._piece()))
-        moved = os.write(self.sink, self._sealed)
-        self._sealed = self._sealed[moved:]
-        self.sent += moved
-        if self._sealed:
-            return False
-        self.offset = self._end
+        """Piece by piece; none is cut to fit `most`."""
+        end = self.sent + most
+        while self.sent < end and self.offset < self.stop:
+            if not self._sealed:
+                self._sealed = memoryview(self._seal(self._piece()))
+            moved = os.write(self.sink, self._sealed)
+            self._sealed = self._sealed[moved:]
+            self.sent += moved
+            if self._sealed:
+                return False
+            self.offset = self._end
         return True
 
     def _piece(self) -> bytes:
