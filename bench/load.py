@@ -44,14 +44,14 @@ def ask_often(port: int, path: str, *, connections: int, seconds: int) -> Reques
     return requests
 
 
-def pull(port: int, path: str, *, clients: int = 1) -> Reading:
+def pull(port: int, path: str, *, clients: int = 1, tls: bool = False) -> Reading:
     """Let each client pull the thing once, all at the same time."""
-    return _run(Order(port=port, path=path, clients=clients))
+    return _run(Order(port=port, path=path, clients=clients, tls=tls))
 
 
-def pull_often(port: int, path: str, *, clients: int, seconds: float) -> Reading:
+def pull_often(port: int, path: str, *, clients: int, seconds: float, tls: bool = False) -> Reading:
     """Let each client pull the thing again and again."""
-    return _run(Order(port=port, path=path, clients=clients, seconds=seconds))
+    return _run(Order(port=port, path=path, clients=clients, seconds=seconds, tls=tls))
 
 
 class Background:

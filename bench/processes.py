@@ -3,16 +3,17 @@
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 from bench.errors import BenchError, MissingProgram
 
-PACKAGES = {"nginx": "nginx-light", "docker-registry": "docker-registry", "wrk": "wrk"}
+PACKAGES = {"nginx": "nginx-light", "docker-registry": "docker-registry", "openssl": "openssl", "wrk": "wrk"}
 READY_WITHIN = 20.0
 STOPPED_WITHIN = 15.0
 
@@ -36,14 +37,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], *, port: int, log: Path, cwd: Path | None = None) -> Iterator[int]:
-    """Run a server until the block ends; yield its process id once it answers `GET /v2/`."""
+def running(
+    command: Sequence[str], *, port: int, log: Path, cwd: Path | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """Run a server until the block ends; yield its process id once it answers `GET /v2/`, over TLS if that is given."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd, env=_environment()
         )
     try:
-        _wait_until_ready(process, port, log)
+        _wait_until_ready(process, port, log, tls)
         yield process.pid
     finally:
         _stop(process)
@@ -57,9 +60,9 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path, tls: ssl.SSLContext | None) -> None:
     deadline = time.monotonic() + READY_WITHIN
-    while not _answers(port):
+    while not _answers(port, tls):
         if process.poll() is not None:
             raise BenchError(f"{_name(process)} ended with {process.returncode}: {_last_line(log)}")
         if time.monotonic() > deadline:
@@ -67,8 +70,11 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) ->
         time.sleep(0.02)
 
 
-def _answers(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=2)
+def _answers(port: int, tls: ssl.SSLContext | None) -> bool:
+    if tls is None:
+        connection = HTTPConnection("127.0.0.1", port, timeout=2)
+    else:
+        connection = HTTPSConnection("127.0.0.1", port, timeout=2, context=tls)
     try:
         connection.request("GET", "/v2/")
         return connection.getresponse().status == 200

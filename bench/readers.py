@@ -1,7 +1,7 @@
 """The program that pulls bodies and throws them away; `load.py` runs it in a process of its own.
 
 It reads with MSG_TRUNC: the kernel drops the bytes without copying them, so that the clients cost as little as
-clients can, and what is measured is the server. All requests leave in the same moment.
+clients can, and what is measured is the server. Over TLS they decrypt. All requests leave in the same moment.
 """
 
 import json
@@ -9,9 +9,12 @@ import math
 import re
 import selectors
 import socket
+import ssl
 import sys
 import time
 from dataclasses import asdict, dataclass
+
+from bench.certificate import trusting_anybody
 
 PIECE = 4 << 20
 HEAD = 4096
@@ -31,6 +34,7 @@ class Order:
     clients: int
     seconds: float | None = None
     until_told: bool = False
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,16 +89,26 @@ class Client:
         if self._left is None:
             size = self._read_head()
         else:
-            size = self.socket.recv_into(scratch, min(self._left, PIECE), socket.MSG_TRUNC)
-            if not size:
-                raise ReadError(f"the body ended {self._left} bytes early")
+            size = self._discard(scratch, self._left)
             self._left -= size
         if size and self.first_byte is None:
             self.first_byte = time.perf_counter() - self._asked
         return size
 
+    def _discard(self, scratch: bytearray, left: int) -> int:
+        """Take some of what is left of the body, and return how much that was."""
+        return self._some(self.socket.recv_into(scratch, min(left, PIECE), socket.MSG_TRUNC))
+
+    def _some(self, size: int) -> int:
+        if not size:
+            raise ReadError(f"the body ended {self._left} bytes early")
+        return size
+
     def _read_head(self) -> int:
-        data = self.socket.recv(HEAD)
+        try:
+            data = self.socket.recv(HEAD)
+        except ssl.SSLWantReadError:  # What has come is TLS's own.
+            return 0
         if not data:
             raise ReadError("the connection was closed instead of a response")
         self._head += data
@@ -108,6 +122,26 @@ class Client:
         return len(body)
 
 
+class SecureClient(Client):
+    """One that speaks TLS."""
+
+    def __init__(self, order: Order) -> None:
+        super().__init__(order)
+        self.socket.setblocking(True)
+        self.socket = trusting_anybody().wrap_socket(self.socket, server_hostname="localhost")
+        self.socket.setblocking(False)
+
+    def _discard(self, scratch: bytearray, left: int) -> int:
+        """All that is there: what OpenSSL has read already, no selector tells of."""
+        taken = 0
+        try:
+            while taken < left:
+                taken += self._some(self.socket.recv_into(scratch, min(left - taken, PIECE)))
+        except ssl.SSLWantReadError:
+            pass
+        return taken
+
+
 class Crowd:
     """The clients of one order, read in turn as their bytes come."""
 
@@ -115,7 +149,8 @@ class Crowd:
         self._order = order
         self._selector = selector
         self._scratch = bytearray(PIECE)
-        self._clients = [Client(order) for _ in range(order.clients)]
+        kind = SecureClient if order.tls else Client
+        self._clients = [kind(order) for _ in range(order.clients)]
         self._silent = self._open = order.clients
         self._size = self._responses = 0
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.certificate import Pair, trusting_anybody
 from bench.nginx import nginx_command
 from bench.processes import free_port, program, running
 
@@ -21,11 +22,12 @@ HOUSE = Path(__file__).resolve().parent.parent  # where `python -m proxy` is fou
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a rival runs: its own empty folder, the port it listens on, the upstream it asks."""
+    """Where a rival runs: its own empty folder, the port it listens on, the upstream it asks; `pair` if over TLS."""
 
     directory: Path
     port: int
     upstream: str
+    pair: Pair | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +47,27 @@ class Server:
 
 
 @contextmanager
-def serving(rival: Rival, parent: Path, upstream: str) -> Iterator[Server]:
+def serving(rival: Rival, parent: Path, upstream: str, pair: Pair | None = None) -> Iterator[Server]:
     """Run a rival with an empty cache below `parent` until the block ends, then remove what it stored."""
+    tls = None if pair is None else trusting_anybody()
     with tempfile.TemporaryDirectory(prefix=f"{rival.name}-", dir=parent) as directory:
-        site = Site(Path(directory), free_port(), upstream)
+        site = Site(Path(directory), free_port(), upstream, pair)
         # What another server left to be written to disk must not be written at this one's expense.
         os.sync()
-        with running(rival.command(site), port=site.port, log=site.directory / "output.log", cwd=HOUSE) as pid:
+        log = site.directory / "output.log"
+        with running(rival.command(site), port=site.port, log=log, cwd=HOUSE, tls=tls) as pid:
             yield Server(site.port, pid)
 
 
 def pullthrough(site: Site) -> list[str]:
     """Ourselves, in this interpreter."""
     config = site.directory / "pullthrough.toml"
+    tls = f'tls_certificate = "{site.pair.certificate}"\ntls_key = "{site.pair.key}"\n' if site.pair else ""
     config.write_text(
         f"""\
 [server]
 listen = "127.0.0.1:{site.port}"
-[admin]
+{tls}[admin]
 listen = "127.0.0.1:{free_port()}"
 [cache]
 directory = {json.dumps(str(site.directory / "cache"))}
@@ -78,6 +83,7 @@ url = "{site.upstream}"
 
 def nginx(site: Site) -> list[str]:
     """The yardstick: `proxy_cache` with a lock, which verifies nothing."""
+    tls = f"ssl_certificate {site.pair.certificate}; ssl_certificate_key {site.pair.key};" if site.pair else ""
     return nginx_command(
         site.directory,
         f"""\
@@ -85,7 +91,8 @@ def nginx(site: Site) -> list[str]:
     proxy_cache_path {site.directory}/cache levels=2 keys_zone=v2:16m max_size=64g inactive=1d use_temp_path=off;
     upstream hub {{ server {site.upstream.removeprefix("http://")}; keepalive 64; }}
     server {{
-        listen 127.0.0.1:{site.port} backlog=4096;
+        listen 127.0.0.1:{site.port}{" ssl" if tls else ""} backlog=4096;
+        {tls} ssl_protocols TLSv1.2 TLSv1.3;
         location /v2/ {{
             proxy_pass http://hub;
             proxy_http_version 1.1;
@@ -110,11 +117,15 @@ def docker_registry(site: Site) -> list[str]:
             "filesystem": {"rootdirectory": str(site.directory / "cache"), "maxthreads": 100},
             "cache": {"blobdescriptor": "inmemory"},
         },
-        "http": {"addr": f"127.0.0.1:{site.port}"},
+        "http": {"addr": f"127.0.0.1:{site.port}", "tls": _tls(site)},
         "proxy": {"remoteurl": site.upstream},
     }
     config.write_text(json.dumps(settings))  # YAML holds JSON
     return [program("docker-registry"), "serve", str(config)]
+
+
+def _tls(site: Site) -> dict[str, str]:
+    return {"certificate": str(site.pair.certificate), "key": str(site.pair.key)} if site.pair else {}
 
 
 OURS = Rival("pullthrough", pullthrough)

@@ -46,6 +46,7 @@ def works(form: Form) -> tuple[Work, ...]:
         small("config blob", attrgetter("config.path")),
         warm(f"4 MiB warm, {LAYER_CLIENTS} clients", attrgetter("layer"), LAYER_CLIENTS),
         warm(f"{large} warm, 1 client", attrgetter("large"), 1),
+        secure(f"{large} warm over TLS, 1 client", attrgetter("large")),
         Work(
             "small beside large",
             (
@@ -93,6 +94,20 @@ def warm(name: str, blob: Callable[[Content], Blob], clients: int) -> Work:
         before = cpu_seconds(server.pid)
         reading = pull_often(server.port, blob(stand.content).path, clients=clients, seconds=stand.form.seconds)
         cpu = cpu_seconds(server.pid) - before
+        return reading.megabytes_a_second, cpu / reading.gib
+
+    return Work(name, (Row(name, "MB/s", True), Row(f"{name}: CPU", "s per GiB")), run)
+
+
+def secure(name: str, blob: Callable[[Content], Blob]) -> Work:
+    """The same over TLS, by one client that decrypts."""
+
+    def run(stand: Stand, rival: Rival) -> Figures:
+        path = blob(stand.content).path
+        with stand.secure(rival, path) as server:
+            before = cpu_seconds(server.pid)
+            reading = pull_often(server.port, path, clients=1, seconds=stand.form.seconds, tls=True)
+            cpu = cpu_seconds(server.pid) - before
         return reading.megabytes_a_second, cpu / reading.gib
 
     return Work(name, (Row(name, "MB/s", True), Row(f"{name}: CPU", "s per GiB")), run)

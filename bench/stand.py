@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.certificate import Pair, make_pair
 from bench.errors import BenchError
 from bench.load import pull
 from bench.measures import cpu_seconds_when_idle
@@ -37,6 +38,7 @@ class Stand:
     form: Form
     upstream: Upstream
     warm: dict[str, Server]
+    pair: Pair
 
     @property
     def content(self) -> Content:
@@ -48,6 +50,14 @@ class Stand:
         """Run one more server of a rival, with an empty cache; it has answered one manifest and is ready for more."""
         with serving(rival, self.directory, self.upstream.url) as server:
             pull(server.port, self.content.by_digest)
+            yield server
+
+    @contextmanager
+    def secure(self, rival: Rival, path: str) -> Iterator[Server]:
+        """Run one more server of a rival, which speaks TLS and has this blob already."""
+        with serving(rival, self.directory, self.upstream.url, self.pair) as server:
+            pull(server.port, path, tls=True)
+            cpu_seconds_when_idle(server.pid)
             yield server
 
 
@@ -62,7 +72,7 @@ def standing(directory: Path, form: Form, rivals: Sequence[Rival]) -> Iterator[S
         warm = {rival.name: stack.enter_context(serving(rival, directory, registry.url)) for rival in rivals}
         for name, server in warm.items():
             _warm_up(name, server, registry)
-        yield Stand(directory, form, registry, warm)
+        yield Stand(directory, form, registry, warm, make_pair(directory))
 
 
 def _warm_up(name: str, server: Server, registry: Upstream) -> None:
