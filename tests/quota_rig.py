@@ -46,3 +46,12 @@ async def events(cache: CacheRig) -> list[tuple[str, str]]:
     """Kind and text of what has happened, newest first."""
     cache.app.quotas.watch.look()
     return [(each["kind"], each["text"]) for each in (await api(cache, "/api/quota"))["events"]]
+
+
+async def spend_to(cache: CacheRig, hub: FakeHub, remaining: int) -> None:
+    """Leave this many pulls, and let the cache hear of it, for free."""
+    hub.set_remaining(remaining)
+    hub.add_image(APP, "heard-of")
+    await cache.head_manifest(APP, "heard-of")
+    cache.clock.advance(cache.tags + 1)
+    await cache.head_manifest(APP, "heard-of")

@@ -18,20 +18,11 @@ from tests.asked import gets, heads
 from tests.cache_rig import ANY_PORT, CacheRig, Reply
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub
-from tests.quota_rig import APP, api, events, governed, hub_of
+from tests.quota_rig import APP, api, events, governed, hub_of, spend_to
 
 OFFICIAL = "library/alpine"
 CI = "ci/job"
 WINDOW = 300.0
-
-
-async def spend_to(cache: CacheRig, hub: FakeHub, remaining: int) -> None:
-    """Leave this many pulls, and let the cache hear of it, for free."""
-    hub.set_remaining(remaining)
-    hub.add_image(APP, "heard-of")
-    await cache.head_manifest(APP, "heard-of")
-    cache.clock.advance(WINDOW + 1)
-    await cache.head_manifest(APP, "heard-of")
 
 
 def detail(reply: Reply) -> str:

@@ -61,3 +61,12 @@ def lasts(source: str | None, window: float) -> float:
 def age(stored: StoredTag, now: float) -> int:
     """Whole seconds since upstream confirmed this, for the Age header."""
     return max(0, int(now - stored.checked_at))
+
+
+def serves_more(previous: frozenset[str] | None, target: frozenset[str] | None) -> bool:
+    """Whether what a tag pointed to before is the better answer while nothing can be fetched.
+
+    Given are the platforms whose manifests we hold; None is an image of one platform, which is whole. Who asks for a
+    tag does not say for which platform: so the image that is here for more of them breaks fewer pulls.
+    """
+    return previous is not None and target is not None and len(previous) > len(target)

@@ -115,14 +115,14 @@ class Pull:
         resolution = await self._tags.resolve(upstream, repository, reference, accept, patience)
         digest = resolution.target.digest
         reason = self._errands.reason_to_save(upstream, repository)
-        if reason is not None and await self._manifests.stored(repository, digest) is None:
-            previous = await self._previous(repository, resolution)
+        if reason is not None:
+            previous = await self._instead(upstream, repository, resolution)
             # The client will ask for the digest that it gets here: it has to be one we hold.
             if previous is not None and not await self._brought(upstream, repository, digest, asker, patience):
                 self._errands.saved(upstream, reason)
                 return previous.descriptor, Outcome.stale(reason, resolution.outcome.age or 0)
         if resolution.outcome.kind == "miss":
-            self._errands.expect(repository, digest, "changed" if resolution.previous else "new")
+            self._errands.expect(upstream, repository, digest, "changed" if resolution.previous else "new")
         return resolution.target, resolution.outcome
 
     async def _manifest(
@@ -133,12 +133,19 @@ class Pull:
         if isinstance(reference, Digest):
             return await self._manifests.get(upstream, repository, reference, Purpose(asker, "digest"))
         resolution = await self._tags.resolve(upstream, repository, reference, accept, patience)
-        stored = await self._manifests.stored(repository, resolution.target.digest)
-        if stored is not None:  # Before any patience: what we hold is given, however little of that is left.
-            return stored, resolution.outcome
         digest = resolution.target.digest
+        stored = await self._manifests.stored(repository, digest)
+        if stored is not None and resolution.previous is None:  # However little patience is left.
+            return stored, resolution.outcome
         previous = await self._previous(repository, resolution)
-        saves = self._errands.reason_to_save(upstream, repository) == "quota-saved"
+        reason = self._errands.reason_to_save(upstream, repository)
+        if stored is not None:
+            instead = await self._instead(upstream, repository, resolution) if reason is not None else None
+            if instead is None or reason is None or upstream.may_pull_elsewhere():
+                return stored, resolution.outcome
+            self._errands.saved(upstream, reason)
+            return instead, Outcome.stale(reason, resolution.outcome.age or 0)
+        saves = reason == "quota-saved"
         if previous is not None and saves and not await self._brought(upstream, repository, digest, asker, patience):
             self._errands.saved(upstream, "quota-saved")
             return previous, Outcome.stale("quota-saved", resolution.outcome.age or 0)
@@ -173,6 +180,18 @@ class Pull:
         except RegistryError:
             return False
         return True
+
+    async def _instead(self, upstream: Registry, repository: Repository, resolution: Resolution) -> Manifest | None:
+        """What the tag pointed to before, where it serves clients better than what it points to now."""
+        previous = await self._previous(repository, resolution)
+        if previous is None:
+            return None
+        if await self._manifests.stored(repository, resolution.target.digest) is None:
+            return previous
+        if not self._errands.refuses(upstream, repository):
+            return None
+        better = await self._manifests.better(repository, resolution.target, previous.descriptor)
+        return previous if better is not None and better.digest == previous.digest else None
 
     async def _previous(self, repository: Repository, resolution: Resolution) -> Manifest | None:
         """What the tag pointed to before, if we hold it."""

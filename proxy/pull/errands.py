@@ -15,7 +15,8 @@ from proxy.lru import Lru
 from proxy.oci.errors import TooManyRequests
 from proxy.oci.manifests import Manifest, children
 from proxy.oci.names import Digest, Reference, Repository
-from proxy.policy.quota.purpose import Purpose, Why
+from proxy.policy.quota.governor import Decision
+from proxy.policy.quota.purpose import UNKNOWN_PURPOSE, Purpose, Why
 from proxy.pull.outcome import Reason
 from proxy.quota.governor import Governor
 from proxy.upstream.fallback import Registry
@@ -35,9 +36,20 @@ class Errands:
         self._begun: Lru[tuple[str, Digest], float] = Lru(_MAX_BEGUN)
         self._expected: Lru[tuple[Repository, Digest], Why] = Lru(_MAX_EXPECTED)
 
-    def expect(self, repository: Repository, digest: Digest, why: Why) -> None:
-        """A client was told of this digest, which was not known: it will ask for it, for this reason."""
+    def expect(self, upstream: Registry, repository: Repository, digest: Digest, why: Why) -> None:
+        """A client was told of this digest, which was not known: it will ask for it, for this reason.
+
+        If it could be fetched now, the pull has begun: what was promised is not refused a moment later.
+        """
         self._expected.put((repository, digest), why)
+        if not self.refuses(upstream, repository):
+            self._begun.put((repository.registry, digest), self._clock.monotonic())
+
+    def refuses(self, upstream: Registry, repository: Repository) -> bool:
+        """Whether a pull of what we hold nothing of would not pass now."""
+        if not upstream.may_pull():
+            return True
+        return self._governor.decide(upstream.account, repository, UNKNOWN_PURPOSE) is not Decision.PASS
 
     def reason_to_save(self, upstream: Registry, repository: Repository) -> Reason | None:
         """Why a tag that has changed is answered with what we hold, if it is."""

@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 from proxy.clock import Clock
 from proxy.collapse import Collapser
 from proxy.oci.errors import Denied, ManifestUnknown, NameUnknown, RegistryError
-from proxy.oci.manifests import ACCEPT_ALL, Descriptor, Manifest, children, declared_media_type
+from proxy.oci.manifests import ACCEPT_ALL, Descriptor, Manifest, children, declared_media_type, platforms
 from proxy.oci.names import Digest, Reference, Repository
+from proxy.policy.freshness import serves_more
 from proxy.policy.negatives import Negatives
 from proxy.policy.quota.purpose import Purpose
 from proxy.pull.errands import Errands
@@ -82,6 +83,15 @@ class Manifests:
         proven = self._proven(repository, digest)
         body = await self._body(digest) if proven is not None else None
         return None if proven is None or body is None else _manifest(proven, body)
+
+    async def better(
+        self, repository: Repository, target: Descriptor, previous: Descriptor | None
+    ) -> Descriptor | None:
+        """Of what a tag points to and pointed to before, what serves more clients by what we hold alone, if any."""
+        held = [each for each in (target, previous) if each is not None and await self.stored(repository, each.digest)]
+        if len(held) == 2 and serves_more(await self._covered(held[1].digest), await self._covered(target.digest)):
+            return previous
+        return held[0] if held else None
 
     async def describe(self, upstream: Registry, repository: Repository, digest: Digest) -> tuple[Descriptor, Outcome]:
         """What HEAD answers: from what is known, else by a free HEAD upstream. Raises RegistryError."""
@@ -194,6 +204,13 @@ class Manifests:
                 return await self._blobs.put(manifest.digest, manifest.body)
             except OSError as error:
                 await claim.renew(error)
+
+    async def _covered(self, digest: Digest) -> frozenset[str] | None:
+        """For which of the platforms that an index lists we hold the manifest; None if it lists none."""
+        listed = platforms(await self._body(digest) or b"")
+        if not listed:
+            return None
+        return frozenset(platform for child, platform in listed.items() if self._index.blob_size(child) is not None)
 
     async def _body(self, digest: Digest) -> bytes | None:
         """The bytes, if we hold them: what cannot be read is not held."""

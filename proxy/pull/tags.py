@@ -116,11 +116,8 @@ class Tags:
         return Resolution(asked.target, asked.previous, outcome)
 
     async def _held(self, repository: Repository, stored: StoredTag) -> Descriptor | None:
-        """The newest manifest of this tag whose bytes we hold."""
-        for candidate in (stored.target, stored.previous):
-            if candidate is not None and await self._manifests.stored(repository, candidate.digest) is not None:
-                return candidate
-        return None
+        """The manifest of this tag by which most can be pulled from what we hold."""
+        return await self._manifests.better(repository, stored.target, stored.previous)
 
     async def _ask(self, upstream: Registry, repository: Repository, tag: Tag, accept: str) -> StoredTag:
         key = (repository, tag, accept)
