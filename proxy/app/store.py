@@ -29,6 +29,7 @@ from proxy.store.locks import FolderLock, KeeperLock
 from proxy.store.removal import Removal
 from proxy.store.room import Claims, Room
 from proxy.store.scrub import Scrub
+from proxy.store.several import SeveralConnections
 from proxy.store.transfer import Transfers
 from proxy.store.usage import Usage
 
@@ -36,6 +37,8 @@ DISK_THREADS: Final = 4
 FILL_THREADS: Final = 8
 TRANSFER_THREADS: Final = 32
 """Each has a buffer of 1 MiB. More large fills at a time are received on the event loop."""
+FURTHER_CONNECTIONS: Final = 16
+"""For blobs that are fetched over several. Each holds up to 1 MiB."""
 
 
 class Keeper(Protocol):
@@ -90,6 +93,7 @@ class Store:
             metrics,
             self._writers,
             self._transfers,
+            SeveralConnections(self.directory / "partial", self.claims, self._writers, metrics, FURTHER_CONNECTIONS),
             config.cache.max_fills,
         )
         bookkeeper = Bookkeeper(self.usage, self.index, clock)

@@ -33,6 +33,7 @@ from proxy.config.values import (
     SECRET,
     SHARE,
     SIZE,
+    SOME,
     SWITCH,
     TEXT,
     URL,
@@ -225,8 +226,9 @@ class UpstreamOptions:
 
     `tags` overrules `freshness.tags`; `ca` is a file of certificates to trust besides the system's; `insecure` does not
     verify certificates; `proxy` overrules the environment's; `requests` is how many questions (manifests, lists,
-    tokens) are asked and `transfers` how many blobs are fetched at a time, 0 for no limit; `fallbacks` are names of
-    other upstreams, asked when this one is down or limited.
+    tokens) are asked and `transfers` how many blobs are fetched at a time, 0 for no limit; `connections` is how many of
+    those one large blob may take where one is slow, 1 for never more; `fallbacks` are names of other upstreams, asked
+    when this one is down or limited.
     """
 
     name: str = field(default=DOCKER_HUB, metadata=NAME)
@@ -240,6 +242,7 @@ class UpstreamOptions:
     proxy: str | None = field(default=None, metadata=PROXY)
     requests: int = field(default=64, metadata=COUNT)
     transfers: int = field(default=0, metadata=COUNT)
+    connections: int = field(default=4, metadata=SOME)
     fallbacks: tuple[str, ...] = field(default=(), metadata=NAMES)
     connect_timeout: float = field(default=10.0, metadata=POSITIVE_DURATION)
     idle_timeout: float = field(default=60.0, metadata=POSITIVE_DURATION)

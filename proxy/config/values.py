@@ -204,6 +204,13 @@ def _count(value: object) -> int:
     return int(text)
 
 
+def _some(value: object) -> int:
+    count = _count(value)
+    if not count:
+        raise ValueError
+    return count
+
+
 def _names(value: object) -> tuple[str, ...]:
     """A list of names, or text with commas, as the environment gives it."""
     entries = value.split(",") if isinstance(value, str) else value
@@ -275,6 +282,7 @@ NAME: Final = _kind('a lower-case host such as "docker.io" or "registry.example:
 URL: Final = _kind('"https://host" or "http://host", with no path, user or query', _url, echo=_echo_url)
 PROXY: Final = _kind('"http://host:port", or "direct" for none', _proxy, echo=_echo_url)
 COUNT: Final = _kind("a whole number", _count, int)
+SOME: Final = _kind("a whole number from 1 on", _some, int)
 NAMES: Final = _kind('a list of names of upstreams, such as ["mirror.gcr.io"]', _names, list)
 PATTERNS: Final = _kind('a list of names of repositories, such as ["library/*"]', _patterns, list)
 HOOK: Final = _kind('"https://host/path"', parse_hook, echo=lambda value: "not shown, as it is a secret")

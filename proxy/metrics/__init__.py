@@ -34,6 +34,7 @@ INTEGRITY: Final = ("opened", "read", "scrub", "missing")
 DELIVERIES: Final = ("delivered", "failed", "dropped")
 DECISIONS: Final = ("pass", "saved", "stretched", "waited", "refused")
 NOT_STORED: Final = ("too-large", "no-room", "disk", "locked")
+SEGMENTED: Final = ("whole", "broken", "refused")
 EVICTED: Final = ("room", "age", "leftover")
 STALE: Final = ("slow", "limited", "denied", "unavailable", "missing", "quota-saved")
 _METHODS: Final = frozenset({"GET", "HEAD"})
@@ -114,6 +115,11 @@ class Metrics:
         self._not_stored = self._counter(
             "not_stored", "Blobs that were passed through to a client without being stored, and why.", "reason"
         )
+        self._segmented = self._counter(
+            "segmented_fills", "Fills that went over to several connections, and how that came out.", "outcome"
+        )
+        for outcome in SEGMENTED:
+            self._segmented.of(outcome)
         self._integrity_failures = self._counter(
             "integrity_failures", "Stored blobs that were bad or missing, and how that came out.", "found"
         )
@@ -235,6 +241,10 @@ class Metrics:
     def not_stored(self, reason: str) -> None:
         """A blob is passed through to one client; `reason` is too-large, no-room, disk or locked."""
         self._not_stored.of(reason).inc()
+
+    def segmented(self, outcome: str) -> None:
+        """A fill went over to several connections: they brought the whole blob, broke, or upstream refused them."""
+        self._segmented.of(outcome).inc()
 
     def credentials_rejected(self, upstream: str, rejected: bool) -> None:
         """Whether upstream refuses the configured credentials now."""

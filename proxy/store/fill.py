@@ -20,26 +20,23 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from contextlib import contextmanager
 
 from proxy.oci.errors import RegistryError, Unavailable
 from proxy.oci.names import Digest, Repository
 from proxy.store.partial import InUse, Partial
 from proxy.store.passthrough import PassThrough, Prefix
 from proxy.store.progress import Progress
+from proxy.store.receiving import Receiving
 from proxy.store.room import Claim, NotStored, Reason
+from proxy.store.several import SeveralConnections
 from proxy.store.source import Attempts, Body, Source, WrongContent
 from proxy.store.threads import in_thread
 from proxy.store.transfer import Transfers
-from proxy.store.write_behind import WriteBehind
 
 log = logging.getLogger(__name__)
-
-LARGE_BYTES: Final = 1024 * 1024
-"""What is at least so large is received in a thread of its own."""
 
 
 class DiskFailed(Unavailable):
@@ -63,6 +60,7 @@ class Fill:
         claim: Claim,
         executor: Executor,
         transfers: Transfers,
+        several: SeveralConnections,
         pass_through: PassingOn,
     ) -> None:
         self.digest = digest
@@ -82,7 +80,7 @@ class Fill:
         self._claim = claim
         self._discarded = False
         self._executor = executor
-        self._transfers = transfers
+        self._receiving = Receiving(partial, self.progress, claim, executor, transfers, several)
         self._pass_through = pass_through
         self._users = 1  # The fill itself, then each reader: the last to leave closes the file.
 
@@ -216,31 +214,10 @@ class Fill:
             await asyncio.sleep(pause)
 
     async def _transfer(self, attempts: Attempts) -> None:
-        """One answer of upstream, from where we are to its end. Raises RegistryError."""
-        async with self._source(self.progress.received) as body, self._written_behind() as writing:
+        """One answer of upstream, from where we are to its end. Raises RegistryError and OSError."""
+        async with self._source(self.progress.received) as body:
             await self._agree(body, trusting=attempts.is_last)
-            end = self.progress.received
-            again = end - body.start  # What upstream sends once more, because it ignored the range.
-            raw = body.detach() if again == 0 and self._is_large(end) and self._transfers.available else None
-            if raw is not None:
-                await self._transfers.receive(raw, self._partial, self.progress.advanced)
-                return
-            while end != self.progress.size and (content := await body.read()):
-                fresh = content[again:]
-                again = max(0, again - len(content))
-                if self.progress.size is not None:
-                    fresh = fresh[: self.progress.size - end]  # More than that would not be of this blob.
-                end += len(fresh)
-                if fresh:
-                    if self.progress.size is None:
-                        await self._claim.cover(end)
-                    await writing.feed(fresh)
-        if self.progress.size is not None and self.progress.received != self.progress.size:
-            raise Unavailable(f"upstream sent {self.progress.received} of {self.progress.size} bytes")
-
-    def _is_large(self, received: int) -> bool:
-        """Whether what is still to come is worth a thread."""
-        return self.progress.size is not None and self.progress.size - received >= LARGE_BYTES
+            await self._receiving.receive(body)
 
     async def _agree(self, body: Body, *, trusting: bool) -> None:
         """Take over upstream's word on the size; a later answer must not contradict it. Raises Unavailable.
@@ -264,14 +241,6 @@ class Fill:
         if known is None and size is not None:
             await self._claim.grow(size)
             self.progress.sized(size)
-
-    @asynccontextmanager
-    async def _written_behind(self) -> AsyncIterator[WriteBehind]:
-        writing = WriteBehind(self._partial, self._executor, self.progress.advanced)
-        try:
-            yield writing
-        finally:
-            await writing.drain()
 
     async def _verify(self) -> None:
         if not await in_thread(self._executor, self._partial.is_whole):

@@ -23,6 +23,7 @@ from proxy.store.partial import Partial
 from proxy.store.passthrough import PassThrough, Prefix
 from proxy.store.removal import Removal
 from proxy.store.room import Claims, NotStored, Reason
+from proxy.store.several import SeveralConnections
 from proxy.store.source import Source, WrongContent
 from proxy.store.transfer import Transfers
 
@@ -48,6 +49,7 @@ class Fills:
         metrics: Metrics,
         executor: Executor,
         transfers: Transfers,
+        several: SeveralConnections,
         most: int,
     ) -> None:
         """`most` at a time; 0 is no limit."""
@@ -58,6 +60,7 @@ class Fills:
         self._metrics = metrics
         self._executor = executor
         self._transfers = transfers
+        self._several = several
         self._turns = asyncio.Semaphore(most) if most else None
         self._running: dict[Digest, tuple[Fill, asyncio.Task[None]]] = {}
 
@@ -85,6 +88,7 @@ class Fills:
             claim,
             self._executor,
             self._transfers,
+            self._several,
             self.pass_through,
         )
         task = asyncio.get_running_loop().create_task(self._run(fill), name=f"fill {digest}")

@@ -217,6 +217,21 @@ class Claims:
         if room.missing(size - claim.held + room.slack) > 0:
             self._makes_room.wake()
 
+    async def spare(self, size: int) -> Claim | None:
+        """A claim for so many bytes that nobody misses: nothing has to go for it. None if there are not so many."""
+        claim = self.open()
+        try:
+            if await self._missing(claim, size) <= 0:
+                await claim.grow(size)
+                return claim
+        except NotStored:
+            pass
+        except BaseException:
+            claim.release()
+            raise
+        claim.release()
+        return None
+
     async def evict(self, wanted: int) -> int:
         """Bytes that were freed; none if that takes too long."""
         try:

@@ -37,6 +37,31 @@ class Body(Protocol):
     def detach(self) -> RawBody | None:
         """The rest of the body for a thread to receive, if that can be; then `read` is not called any more."""
 
+    def parts(self) -> Parts | None:
+        """More of the blob, over further connections, if upstream and the configuration allow that."""
+
+    def close(self) -> None:
+        """Stop here."""
+
+
+class Parts(Protocol):
+    """Parts of one blob, each over a connection of its own."""
+
+    @property
+    def most(self) -> int:
+        """The most connections that may be used for the blob."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether upstream has shown that it does not take several; it is not asked again for a while."""
+
+    def welcome(self) -> bool:
+        """Whether one more connection may be made now, in all politeness."""
+
+    def open(self, start: int, stop: int, *, further: bool) -> AbstractAsyncContextManager[Body]:
+        """The bytes from `start` to `stop`; `further` connections count as transfers of their own. Entering it raises
+        RegistryError, and never gives anything else than these bytes."""
+
 
 Source = Callable[[int], AbstractAsyncContextManager[Body]]
 """Opens a blob upstream from an offset on. Entering it raises RegistryError."""

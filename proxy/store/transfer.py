@@ -8,10 +8,13 @@ would keep every small piece of work waiting (PERFORMANCE 4).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Final, Protocol
 
+from proxy.policy.segments import Speed
 from proxy.store.partial import Partial
 from proxy.store.threads import in_thread
 
@@ -49,18 +52,30 @@ class Transfers:
         """Whether another transfer can start at once."""
         return self._running < self._limit
 
-    async def receive(self, body: RawBody, partial: Partial, advanced: Callable[[int], None]) -> None:
-        """Append all that is left of the body; `advanced` is told the length, on the loop. Raises what both raise."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A thread that is there for one transfer; only while one is `available`."""
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+    async def receive(
+        self, body: RawBody, partial: Partial, advanced: Callable[[int], None], stop: int, speed: Speed | None = None
+    ) -> None:
+        """Append the body up to the blob's offset `stop`, or until `speed` is slow; the caller has a place.
+
+        `advanced` is told the length, on the loop. Raises what body and file raise.
+        """
         loop = asyncio.get_running_loop()
 
         def announce() -> None:
             loop.call_soon_threadsafe(advanced, partial.length)
 
-        self._running += 1
         try:
-            await in_thread(self._threads, lambda: _receive(body, partial, announce), body.interrupt)
+            await in_thread(self._threads, lambda: _receive(body, partial, announce, stop, speed), body.interrupt)
         finally:
-            self._running -= 1
             advanced(partial.length)
 
     def close(self) -> None:
@@ -68,15 +83,19 @@ class Transfers:
         self._threads.shutdown()
 
 
-def _receive(body: RawBody, partial: Partial, announce: Callable[[], None]) -> None:
-    buffer = memoryview(bytearray(min(PIECE_BYTES, body.left)))
+def _receive(body: RawBody, partial: Partial, announce: Callable[[], None], stop: int, speed: Speed | None) -> None:
+    buffer = memoryview(bytearray(max(0, min(PIECE_BYTES, stop - partial.length))))
     announced = -1
-    while body.left:
-        received = body.receive(buffer, PAUSE_SECONDS)
+    while body.left and partial.length < stop and not (speed is not None and speed.is_slow):
+        into = buffer[: stop - partial.length]
+        started = time.monotonic()
+        received = body.receive(into, PAUSE_SECONDS)
         if not received:
             announce()
-            received = body.receive(buffer, None)
-        partial.write(buffer[:received])
+            received = body.receive(into, None)
+        if speed is not None:
+            speed.note(time.monotonic() - started, received, full=received == len(into))
+        partial.write(into[:received])
         if announced < 0 or partial.length - announced >= ANNOUNCE_BYTES:
             announced = partial.length
             announce()

@@ -6,8 +6,8 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from proxy.metrics import Metrics
 from proxy.oci.errors import Unavailable
@@ -15,6 +15,9 @@ from proxy.upstream.failures import border
 from proxy.upstream.pace import Pace
 from proxy.upstream.raw_body import RawBody
 from proxy.upstream.transport import Answer, content_length
+
+if TYPE_CHECKING:
+    from proxy.upstream.parts import BlobParts
 
 _PART: Final = re.compile(r"\Abytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\Z", re.ASCII | re.IGNORECASE)
 """With numbers below `SIZE_LIMIT`."""
@@ -24,23 +27,50 @@ _UNSATISFIED: Final = re.compile(r"\Abytes \*/(\d{1,18})\Z", re.ASCII | re.IGNOR
 class BlobBody:
     """The bytes of a blob from `start` on. `size` is of the whole blob, None where upstream does not say."""
 
-    __slots__ = ("_answer", "_idle_timeout", "_left", "_metrics", "_pace", "_raw", "_upstream", "size", "start")
+    __slots__ = (
+        "_answer",
+        "_find_parts",
+        "_idle_timeout",
+        "_left",
+        "_metrics",
+        "_offset",
+        "_pace",
+        "_raw",
+        "_upstream",
+        "size",
+        "start",
+    )
 
-    def __init__(self, upstream: str, answer: Answer, offset: int, idle_timeout: float, metrics: Metrics) -> None:
-        """Raises Unavailable for an answer to `Range: bytes=<offset>-` that cannot be what was asked for."""
+    def __init__(
+        self,
+        upstream: str,
+        answer: Answer,
+        offset: int,
+        idle_timeout: float,
+        metrics: Metrics,
+        *,
+        stop: int | None = None,
+        find_parts: Callable[[int], BlobParts | None] = lambda size: None,
+    ) -> None:
+        """Raises Unavailable for an answer to `Range: bytes=<offset>-` that cannot be what was asked for.
+
+        With `stop`, to `Range: bytes=<offset>-<stop - 1>`: then only such a part will do.
+        """
         self._upstream = upstream
         self._answer = answer
+        self._offset = offset
+        self._find_parts = find_parts
         self._idle_timeout = idle_timeout
         self._metrics = metrics
         self._pace = Pace(upstream, idle_timeout)
         self._raw: RawBody | None = None
         if answer.status == 206:
             part = _PART.match(answer.headers.get("Content-Range", ""))
-            if part is None or int(part[1]) != offset:
+            if part is None or int(part[1]) != offset or stop not in (None, int(part[2]) + 1):
                 raise Unavailable(f"{upstream}: another part of the blob than was asked for")
             self.start = offset
             self.size = None if part[3] == "*" else int(part[3])
-            self._left = (int(part[2]) + 1 if self.size is None else self.size) - offset
+            self._left = (int(part[2]) + 1 if self.size is None or stop is not None else self.size) - offset
         else:
             self.start = 0
             self.size = content_length(answer.headers)
@@ -88,6 +118,10 @@ class BlobBody:
         own = socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
         self._raw = RawBody(self._upstream, own, arrived, self._left, self._idle_timeout, self._metrics)
         return self._raw
+
+    def parts(self) -> BlobParts | None:
+        """More of the blob, over further connections; None where that cannot be."""
+        return None if self.size is None or self.start != self._offset else self._find_parts(self.size)
 
     def close(self) -> None:
         """Stop here."""

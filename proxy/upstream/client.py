@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 from typing import Final, Literal
 
 from yarl import URL
@@ -35,6 +36,7 @@ from proxy.upstream.auth import Authorizer
 from proxy.upstream.body import BlobBody, total_size
 from proxy.upstream.credentials import Credentials
 from proxy.upstream.failures import bounded
+from proxy.upstream.parts import Further
 from proxy.upstream.questions import Questions
 from proxy.upstream.refusals import Refusals
 from proxy.upstream.tokens import Tokens
@@ -78,6 +80,18 @@ class Upstream:
         self._refusals = Refusals(self.name, self.limits, clock)
         self._tokens = Tokens(self._transport, self._credentials, self._refusals, clock)
         self._auth = Authorizer(self._url, self._transport, self._tokens, self._credentials)
+        self._further = Further(
+            options,
+            self._transport,
+            self._auth,
+            self._refusals,
+            self.limits,
+            self._questions,
+            self._transfers,
+            self._pass,
+            metrics,
+            clock,
+        )
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name}>"
@@ -289,14 +303,16 @@ class Upstream:
 
     async def _open(self, repository: Repository, digest: Digest, offset: int) -> BlobBody:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        answer = await self._auth.request("blob", "GET", self._blob_url(repository, digest), repository, headers)
+        url = self._blob_url(repository, digest)
+        answer = await self._auth.request("blob", "GET", url, repository, headers)
         try:
             if answer.status == 416 and offset:
                 answer.close()  # There is nothing from there on: whatever was got before, it is not of this blob.
                 return await self._open(repository, digest, 0)
             if answer.status not in (200, 206):
                 raise await self._refusals.of(answer, BlobUnknown)
-            return BlobBody(self.name, answer, offset, self._idle_timeout, self._metrics)
+            find_parts = partial(self._further.of, repository, url, answer)
+            return BlobBody(self.name, answer, offset, self._idle_timeout, self._metrics, find_parts=find_parts)
         except BaseException:
             answer.close()
             raise
