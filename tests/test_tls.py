@@ -13,9 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
 from proxy.app import App, StartError
-from proxy.config import Config, ConfigError, ServerOptions, Share, check_files, load
+from proxy.cli.banner import banner
+from proxy.config import Address, Config, ConfigError, ServerOptions, Share, check_files, load
+from proxy.doctor.cache import RunningCache
 from proxy.server.connections import Connections
 from proxy.server.floor import Floor
 from proxy.server.pump import TURN_BYTES, Pump
@@ -37,6 +40,7 @@ from tests.config_rig import refusal, write
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub
 from tests.leftovers import nothing_left_over
+from tests.quota_rig import api
 from tests.raw_http import raw_client
 from tests.tls_rig import TlsClient, connected, options, secured, tls_client, trusting
 
@@ -533,3 +537,38 @@ def test_half_a_pair_is_a_mistake(tmp_path: Path) -> None:
     other = {"PULLTHROUGH_SERVER__TLS_KEY": "/b"}
     assert load(half, other).server.scheme == "https"
     assert refusal(None, other) == "PULLTHROUGH_SERVER__TLS_KEY is given without tls_certificate; expected both or none"
+
+
+# What is said of it
+
+
+async def test_set_up_pages_say_https_and_how_to_trust_an_authority(cache: CacheRig) -> None:
+    page = (await cache.send("GET", "/setup/podman")).body.decode()
+    assert f"podman through the cache at {cache.url}" in page
+    assert f"/etc/containers/certs.d/{cache.url.removeprefix('https://')}/" in page
+    assert "insecure" not in page
+    shown = await api(cache, "/api/setup")
+    assert shown["url"] == cache.url
+
+
+def test_the_banner_says_https_and_a_name_that_can_be_certified(tmp_path: Path) -> None:
+    server = replace(options((tmp_path / "a", tmp_path / "b")), listen=Address("0.0.0.0", 5000))
+    text = banner(Config(server=server), "cachehost")
+    assert "clients    https://0.0.0.0:5000" in text
+    assert '{"registry-mirrors": ["https://cachehost:5000"]}' in text
+    assert "http://127.0.0.1:5001/metrics" in text
+    assert "127.0.0.1:5000" not in text
+
+
+async def test_the_doctor_finds_a_cache_that_speaks_tls(cache: CacheRig) -> None:
+    """By its address, and whatever signed its certificate."""
+    port = URL(cache.url).port
+    assert port is not None
+    async with RunningCache(Address("0.0.0.0", port), None, "https") as found:
+        assert await found.is_ours()
+    async with RunningCache(Address("0.0.0.0", port), None) as plain:
+        assert not await plain.is_ours()
+    async with RunningCache(Address("0.0.0.0", port), cache.url) as given:
+        seen = await given.seen()
+        assert seen is not None
+        assert "certificate" in seen.detail

@@ -213,11 +213,16 @@ class App:
         """What the generation of this moment has just answered to the same bytes."""
         return self.generation.routes.repeat(request, client)
 
+    def _client_place(self) -> tuple[str, int]:
+        """Scheme and port of the client listener."""
+        place = urlsplit(self.client_url)
+        return place.scheme, place.port or 0
+
     def _admin_runner(self, shared: Shared) -> web.AppRunner:
         house = build_house(shared, lambda: self.generation.windows())
         api = AdminApi(house, lambda: self.config.admin.changes)
         quota = QuotaApi(self.report, lambda: self.generation.explainer)
-        setup = SetupApi(lambda: urlsplit(self.client_url).port or 0, lambda: list(self.generation.upstreams))
+        setup = SetupApi(self._client_place, lambda: list(self.generation.upstreams))
         rooms = (api, quota, setup, self._feed)
         routes = [route for room in rooms for route in room.routes()]
         application = admin_application(self.metrics, lambda: self._ready, self.status, routes)

@@ -87,7 +87,7 @@ def _case(arguments: argparse.Namespace, config: Config, canary: Image | None) -
     own_settings = os.geteuid() != 0 and root == Path("/")
     return Case(
         config=config,
-        cache=RunningCache(config.server.listen, arguments.url),
+        cache=RunningCache(config.server.listen, arguments.url, config.server.scheme),
         clock=SystemClock(),
         canary=canary,
         root=None if arguments.no_clients else root,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.cli.options import Commands, add_command, load_config
-from proxy.config import Address
+from proxy.config import Address, ServerOptions
 
 if TYPE_CHECKING:
     from proxy.setup import Setup
@@ -89,16 +89,17 @@ def _make(arguments: argparse.Namespace) -> Setup:
     from proxy.setup import make_setup
 
     config = load_config(arguments)
-    host = "127.0.0.1" if arguments.write else socket.gethostname()
-    url = arguments.url or _url(config.server.listen, host)
+    is_here = arguments.write and config.server.scheme == "http"  # A certificate is for a name.
+    url = arguments.url or _url(config.server, "127.0.0.1" if is_here else socket.gethostname())
     return make_setup(arguments.client, url, [options.name for options in config.upstreams])
 
 
-def _url(listen: Address, host: str) -> str:
+def _url(server: ServerOptions, host: str) -> str:
     """`host` stands for every interface."""
+    listen = server.listen
     if listen.port == 0:
         raise _UsageError(f"server.listen has port 0, so the port cannot be known; give --url, such as {_EXAMPLE}")
-    return f"http://{Address(host, listen.port) if listen.host in _ANY else listen}"
+    return f"{server.scheme}://{Address(host, listen.port) if listen.host in _ANY else listen}"
 
 
 def _write(setup: Setup, arguments: argparse.Namespace) -> int:

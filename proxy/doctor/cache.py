@@ -43,14 +43,16 @@ class Unanswered(Exception):
 class RunningCache:
     """Asks the cache; `given` says that its URL was named on the command line, and is perhaps of another machine."""
 
-    def __init__(self, listen: Address, url: str | None) -> None:
+    def __init__(self, listen: Address, url: str | None, scheme: str = "http") -> None:
         self.given = url is not None
-        self.place = Place.parse(url) if url else place_of(listen)
+        self.place = Place.parse(url) if url else place_of(listen, scheme)
         self._seen: Seen | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        # The cache of this machine is asked by its address, which a certificate is rarely for; nothing secret is sent.
         self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self.given),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "identity", "User-Agent": "pullthrough-doctor"},
@@ -120,6 +122,6 @@ async def _whole(content: aiohttp.StreamReader) -> bytes:
     return bytes(body)
 
 
-def place_of(listen: Address) -> Place | None:
+def place_of(listen: Address, scheme: str = "http") -> Place | None:
     """Where to ask for what listens at a configured address; None for a port that the system chooses."""
-    return Place("http", reachable_host(listen.host), listen.port) if listen.port else None
+    return Place(scheme, reachable_host(listen.host), listen.port) if listen.port else None

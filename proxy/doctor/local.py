@@ -40,8 +40,8 @@ async def check_listener(case: Case) -> Finding:
 
 async def check_admin(case: Case) -> Finding:
     """The admin listener: ready to serve."""
-    place = place_of(case.config.admin.listen)
-    if case.cache.given and case.cache.place != place_of(case.config.server.listen):
+    place, server = place_of(case.config.admin.listen), case.config.server
+    if case.cache.given and case.cache.place != place_of(server.listen, server.scheme):
         return skipped("the cache is not the one of this configuration: its admin listener is not known here")
     if place is None:
         return judge_unknown_listener("[admin] listen")

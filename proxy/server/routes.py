@@ -152,7 +152,7 @@ class Routes:
                 return self._whole(exchange, responses.base_response(headers))
             case SetupTarget():
                 host = request.headers.get("Host")
-                page = setup_page(target.client, host, self._targets.registries, headers)
+                page = setup_page(target.client, host, request.scheme, self._targets.registries, headers)
                 return self._whole(exchange, page)
 
     async def _manifest(

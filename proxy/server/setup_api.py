@@ -20,10 +20,10 @@ _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosni
 
 
 class SetupApi:
-    """`port` is that of clients; `registries` are those that the cache serves, the default one first."""
+    """`place` is scheme and port of clients; `registries` are those that the cache serves, the default one first."""
 
-    def __init__(self, port: Callable[[], int], registries: Callable[[], Sequence[str]]) -> None:
-        self._port = port
+    def __init__(self, place: Callable[[], tuple[str, int]], registries: Callable[[], Sequence[str]]) -> None:
+        self._place = place
         self._registries = registries
 
     def routes(self) -> list[web.RouteDef]:
@@ -32,17 +32,18 @@ class SetupApi:
 
     async def _setup(self, request: web.Request) -> web.Response:
         try:
-            url = cache_url(request.query.get("address") or self._reached(request), "http")
+            scheme, port = self._place()
+            url = cache_url(request.query.get("address") or self._reached(request, port), scheme)
         except BadCacheUrl as error:
             return web.json_response({"error": str(error)}, status=400, headers=_HEADERS)
         registries = self._registries()
         clients = [_client(make_setup(name, url, registries), each.summary) for name, each in CLIENTS.items()]
         return web.json_response({"url": url, "clients": clients}, headers=_HEADERS)
 
-    def _reached(self, request: web.Request) -> str:
+    def _reached(self, request: web.Request, port: int) -> str:
         """Raises BadCacheUrl."""
         host = CacheUrl.parse(cache_url(request.headers.get("Host"), "http")).host
-        return f"{host}:{self._port()}"
+        return f"{host}:{port}"
 
 
 def _client(setup: Setup, summary: str) -> dict[str, object]:

@@ -11,11 +11,11 @@ from proxy.setup import BadCacheUrl, UnknownClient, cache_url, clients_text, set
 
 
 def setup_page(
-    client: str, host_header: str | None, registries: Sequence[str], headers: CIMultiDict[str]
+    client: str, host_header: str | None, scheme: str, registries: Sequence[str], headers: CIMultiDict[str]
 ) -> web.Response:
     """Plain text for a terminal; without a client the list of them. The cache is called what the client called it."""
     try:
-        url = cache_url(host_header, "http")
+        url = cache_url(host_header, scheme)
         status, text = 200, setup_text(client, url, registries) if client else clients_text()
     except UnknownClient as error:
         status, text = 404, f"{error}\n"

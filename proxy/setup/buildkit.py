@@ -25,7 +25,7 @@ def buildkit(cache: Cache) -> Setup:
             f" docker buildx create --use --name pullthrough --buildkitd-config {_BUILDKITD_TOML}",
             "`docker build` without a builder of its own uses what dockerd uses.",
             *_container_notes(cache),
-            *cache.notes(),
+            *cache.notes(_trust(cache)),
         ),
     )
 
@@ -55,9 +55,18 @@ def github_actions(cache: Cache) -> Setup:
         check="the workflow's first build, then `pullthrough status` where the cache runs",
         notes=(
             "The runner must reach the cache. Those that GitHub hosts are outside of your network.",
-            *cache.notes(elsewhere=True),
+            *cache.notes(
+                f"{_trust(cache)} Docker on the runner: put it into /etc/docker/certs.d/{cache.url.registry}/ before"
+                " the restart.",
+                elsewhere=True,
+            ),
         ),
     )
+
+
+def _trust(cache: Cache) -> str:
+    lines = f'[registry.{json.dumps(cache.url.registry)}] and below it ca = ["/etc/buildkit/ca.crt"]'
+    return f"add to buildkitd.toml {lines}; buildx takes the file into a builder that it makes."
 
 
 def _container_notes(cache: Cache) -> list[str]:

@@ -31,7 +31,7 @@ def kaniko(cache: Cache) -> Setup:
         ),
         restart=None,
         check="the build's log names the cache after `Retrieving image`",
-        notes=(*_kaniko_notes(cache), *cache.notes(elsewhere=True)),
+        notes=(*_kaniko_notes(cache), *cache.notes(f"add {_certificate_flag(cache)}", elsewhere=True)),
     )
 
 
@@ -66,12 +66,24 @@ def gitlab_runner(cache: Cache) -> Setup:
         ),
         restart="gitlab-runner restart",
         check="a job with `docker info`, which lists the cache below Registry Mirrors",
-        notes=(*notes, *_kaniko_notes(cache), *cache.notes(elsewhere=True)),
+        notes=(*notes, *_kaniko_notes(cache), *cache.notes(_runner_trust(cache), elsewhere=True)),
     )
 
 
 def _insecure_flag(cache: Cache) -> str:
     return f"--insecure-registry={cache.url.registry}"
+
+
+def _certificate_flag(cache: Cache) -> str:
+    return f"--registry-certificate={cache.url.registry}=/kaniko/ca.crt"
+
+
+def _runner_trust(cache: Cache) -> str:
+    folder = f"/etc/docker/certs.d/{cache.url.registry}"
+    return (
+        f'put its ca.crt into {folder}/ on the machine of the runner, add "{folder}:{folder}:ro" to volumes below'
+        f" [runners.docker] for docker:dind, and give kaniko {_certificate_flag(cache)}"
+    )
 
 
 def _kaniko_variables(cache: Cache) -> list[str]:

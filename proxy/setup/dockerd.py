@@ -37,7 +37,16 @@ def dockerd(cache: Cache) -> Setup:
         ),
         restart="systemctl reload docker",
         check=f"{_SHOW_MIRRORS if cache.serves_hub_at_root else ''}docker pull {cache.example()}",
-        notes=(*_notes(cache, others), *cache.notes()),
+        notes=(*_notes(cache, others), *cache.notes(_trust(cache))),
+    )
+
+
+def _trust(cache: Cache) -> str:
+    """The image store of containerd looks below the name of the registry, and only in hosts.toml (PROTOCOL 4.1)."""
+    return (
+        f"put its ca.crt into {_CERTS}/{cache.url.registry}/. Engine 29 and later with the containerd image store wants"
+        " it among the system's (update-ca-certificates) for registry-mirrors, and named in each hosts.toml by a line"
+        f' ca = "{_CERTS}/{cache.url.registry}/ca.crt". Then restart dockerd.'
     )
 
 

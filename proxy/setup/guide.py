@@ -82,8 +82,11 @@ class Cache:
             return f"{DOCKER_HUB}/{_KNOWN_IMAGE}"
         return f"{self.upstreams[0]}/OWNER/IMAGE"
 
-    def notes(self, *, elsewhere: bool = False) -> tuple[str, ...]:
-        """What is worth saying of the address; `elsewhere` is a client that never runs on the machine of the cache."""
+    def notes(self, trust: str, *, elsewhere: bool = False) -> tuple[str, ...]:
+        """What is worth saying of the address; `elsewhere` is a client that never runs on the machine of the cache.
+
+        `trust` is what makes the client trust an authority, given its certificate as `ca.crt`.
+        """
         notes = []
         if self.url.is_loopback and elsewhere:
             notes.append(
@@ -93,5 +96,7 @@ class Cache:
         elif self.url.is_loopback:
             notes.append(f"{self.url.host} is right on the machine of the cache only.")
         if not self.url.is_plain:
-            notes.append("The client must trust the certificate of the cache.")
+            notes.append(
+                f"The client must trust the certificate of the cache. If that is of an authority of your own: {trust}"
+            )
         return tuple(notes)

@@ -40,7 +40,7 @@ def containerd(cache: Cache) -> Setup:
             f'Kubernetes (CRI) looks there only where /etc/containerd/config.toml has config_path = "{CERTS}"'
             ' below [plugins."io.containerd.grpc.v1.cri".registry], or in containerd 2 below'
             ' [plugins."io.containerd.cri.v1.images".registry]. After adding it: systemctl restart containerd',
-            *cache.notes(),
+            *cache.notes(f'add a line ca = "{CERTS}/ca.crt" to each file, and put it there.'),
         ),
     )
 
@@ -74,7 +74,9 @@ def kind(cache: Cache) -> Setup:
         ),
         restart=f"kind create cluster --config {_CLUSTER}",
         check=f"docker exec kind-control-plane crictl pull {cache.example()}",
-        notes=cache.notes(elsewhere=True),
+        notes=cache.notes(
+            f'put its ca.crt into certs.d, and add a line ca = "{CERTS}/ca.crt" to each hosts.toml.', elsewhere=True
+        ),
     )
 
 
@@ -99,6 +101,9 @@ def k3s(cache: Cache) -> Setup:
         notes=(
             "On agents: systemctl restart k3s-agent",
             "RKE2: the same file at /etc/rancher/rke2/registries.yaml, and systemctl restart rke2-server or rke2-agent",
-            *cache.notes(),
+            *cache.notes(
+                "add to the file"
+                f' configs: {{{json.dumps(cache.url.registry)}: {{tls: {{ca_file: "/etc/rancher/k3s/ca.crt"}}}}}}'
+            ),
         ),
     )

@@ -24,7 +24,7 @@ def podman(cache: Cache) -> Setup:
         notes=(
             "Buildah and Skopeo use it too. Nothing needs a restart.",
             *cache.unplaced_note(),
-            *cache.notes(),
+            *cache.notes(_trust(cache)),
         ),
     )
 
@@ -37,8 +37,12 @@ def crio(cache: Cache) -> Setup:
         parts=(_drop_in(cache),),
         restart="systemctl reload crio",
         check=f"crictl pull {cache.example()}",
-        notes=(*cache.unplaced_note(), *cache.notes()),
+        notes=(*cache.unplaced_note(), *cache.notes(_trust(cache))),
     )
+
+
+def _trust(cache: Cache) -> str:
+    return f"put its ca.crt into /etc/containers/certs.d/{cache.url.registry}/."
 
 
 def _drop_in(cache: Cache) -> Part:

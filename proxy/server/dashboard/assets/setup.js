@@ -11,7 +11,7 @@ export async function askForSetup() {
     const answer = await ask(`/api/setup?${new URLSearchParams({ address })}`);
     guides = answer.clients;
     put(byId("setup-error"), "");
-    if (!address) byId("setup-address").value = answer.url.replace("http://", "");
+    if (!address) byId("setup-address").value = answer.url.replace(/^https?:\/\//, "");
     if (!byId("setup-client").options.length) {
       byId("setup-client").append(...guides.map((guide) => element("option", { value: guide.name }, guide.name)));
     }
