@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.pull.errands import BEGUN_SECONDS
 from tests.cache_rig import CacheRig
 from tests.fake_hub import DOCKER_LIST, DOCKER_MANIFEST, FakeHub
 from tests.fake_hub.library import Index
@@ -91,6 +92,17 @@ async def test_what_is_left_but_kept_for_others_counts_as_nothing(hub: FakeHub, 
         digests, status = await told(cache)
 
     assert (digests, status) == ({before.digest}, "pullthrough; fwd=stale; detail=quota-saved")
+
+
+async def test_what_is_left_for_the_missing_parts_too_serves_the_newest_version(hub: FakeHub, tmp_path: Path) -> None:
+    """A changed tag would not be fetched any more, but what is not here at all is."""
+    async with governed(hub, tmp_path, important=("acme/*",), wait=0.0) as cache:
+        _, after = await moved(hub, cache, (0, 1), (1,))
+        await spend_to(cache, hub, 8)
+        cache.clock.advance(BEGUN_SECONDS)
+
+        assert (await told(cache))[0] == {after.digest}
+        assert (await cache.get_manifest(REPOSITORY, after.images[0].digest, *TYPES)).status == 200
 
 
 async def test_what_a_head_has_promised_is_not_refused(hub: FakeHub, tmp_path: Path) -> None:
