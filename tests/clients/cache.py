@@ -43,6 +43,7 @@ class Cache:
         }
         for name, table in settings.items():
             tables[name] = tables.get(name, {}) | table
+        self._scheme = "https" if "tls_certificate" in tables["server"] else "http"
         lines = [f"[{name}]\n{_toml(table)}" for name, table in tables.items()]
         for name, each in {"docker.io": upstream, **(others or {})}.items():
             registry = {
@@ -59,7 +60,7 @@ class Cache:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
 
     @property
     def metrics_address(self) -> str:
