@@ -14,6 +14,7 @@ SMALL_CONNECTIONS = 32
 BESIDE_CONNECTIONS = 4
 LAYER_CLIENTS = 4
 MANY = 64
+CAP = 50_000_000  # bytes a second; nginx and docker-registry use one connection, so theirs is that of a direct pull
 
 Figures = tuple[float, ...]
 
@@ -64,6 +65,14 @@ def works(form: Form) -> tuple[Work, ...]:
                 Row("memory, idle", "MiB"),
             ),
             cold,
+        ),
+        Work(
+            "capped",
+            (
+                Row(f"{large} cold, upstream at {CAP // 10**6} MB/s a connection", "MB/s", True),
+                Row(f"{large} cold, upstream at {CAP // 10**6} MB/s a connection: CPU", "s per GiB"),
+            ),
+            slow_upstream,
         ),
         crowd(16, many, attrgetter("crowd")),
         crowd(MANY, many, attrgetter("crowd")),
@@ -128,6 +137,15 @@ def cold(stand: Stand, rival: Rival) -> Figures:
         reading = pull(server.port, stand.content.large.path)
         cpu = cpu_seconds_when_idle(server.pid) - before
     return reading.megabytes_a_second, cpu / reading.gib, reading.first_bytes[0] * 1e3, idle
+
+
+def slow_upstream(stand: Stand, rival: Rival) -> Figures:
+    """Pull a blob through an empty cache whose upstream is slow by the connection."""
+    with stand.slow(rival, CAP) as server:
+        before = cpu_seconds(server.pid)
+        reading = pull(server.port, stand.content.large.path)
+        cpu = cpu_seconds_when_idle(server.pid) - before
+    return reading.megabytes_a_second, cpu / reading.gib
 
 
 def crowd(clients: int, size: str, blob: Callable[[Content], Blob], *, once: bool = False) -> Work:

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.capped import capped
 from bench.certificate import Pair, make_pair
 from bench.errors import BenchError
 from bench.load import pull
@@ -49,6 +50,16 @@ class Stand:
     def fresh(self, rival: Rival) -> Iterator[Server]:
         """Run one more server of a rival, with an empty cache; it has answered one manifest and is ready for more."""
         with serving(rival, self.directory, self.upstream.url) as server:
+            pull(server.port, self.content.by_digest)
+            yield server
+
+    @contextmanager
+    def slow(self, rival: Rival, bytes_a_second: int) -> Iterator[Server]:
+        """Run one more server of a rival, with an empty cache and an upstream that is slow by the connection."""
+        with (
+            capped(self.directory, self.upstream.port, bytes_a_second) as url,
+            serving(rival, self.directory, url) as server,
+        ):
             pull(server.port, self.content.by_digest)
             yield server
 
