@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -273,11 +273,11 @@ async def test_a_disk_that_does_not_take_what_comes_early_ends_only_that(
     left = [writes]
     write = Scratch.write
 
-    def failing(self: Scratch, offset: int, content: bytes) -> None:
+    def failing(self: Scratch, offset: int, pieces: Sequence[bytes]) -> int:
         left[0] -= 1
         if left[0] < 0:
             raise ScratchFailed("no space left on device")
-        write(self, offset, content)
+        return write(self, offset, pieces)
 
     monkeypatch.setattr(Scratch, "write", failing)
     await assert_right(cache, layer)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from proxy.oci.errors import Unavailable
@@ -25,15 +26,16 @@ class Scratch:
         except OSError as error:
             raise ScratchFailed(f"the cache cannot write to its disk: {error.strerror}") from None
 
-    def write(self, offset: int, content: bytes) -> None:
-        """Put all of it there."""
-        left = memoryview(content)
-        while left:
-            try:
-                written = os.pwrite(self._file.fileno(), left, offset)
-            except OSError as error:
-                raise ScratchFailed(f"the cache cannot write to its disk: {error.strerror}") from None
-            left, offset = left[written:], offset + written
+    def write(self, offset: int, pieces: Sequence[bytes]) -> int:
+        """Put a few pieces there, one after the other; how many bytes that were. What did not fit fails."""
+        size = sum(map(len, pieces))
+        try:
+            written = os.pwritev(self._file.fileno(), pieces, offset)
+        except OSError as error:
+            raise ScratchFailed(f"the cache cannot write to its disk: {error.strerror}") from None
+        if written < size:
+            raise ScratchFailed("the cache cannot write to its disk: it is full")
+        return size
 
     def read(self, offset: int, into: memoryview) -> int:
         """How many bytes were got from there."""

@@ -8,6 +8,7 @@ scratch file; connections do not run further ahead than its `slots` segments.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -19,7 +20,7 @@ from proxy.oci.errors import RegistryError, Unavailable
 from proxy.policy.segments import patience
 from proxy.store.partial import Partial
 from proxy.store.scratch import Scratch, ScratchFailed
-from proxy.store.source import Attempts, Parts
+from proxy.store.source import Attempts, Body, Parts
 from proxy.store.threads import in_thread
 
 SEGMENT_BYTES: Final = 8 * 1024 * 1024
@@ -29,6 +30,10 @@ HEADSTART_BYTES: Final = 2 * SEGMENT_BYTES
 _PROOF_SECONDS: Final = 2.0
 _MAX_PAUSE_SECONDS: Final = 60.0
 _PIECE_BYTES: Final = 256 * 1024
+_GATHERED_BYTES: Final = 256 * 1024
+_MAX_PIECES: Final = 256
+_GATHERED_SECONDS: Final = 0.02
+"""What comes in small pieces is written in larger ones, but not kept from readers for longer."""
 _COPIED_BYTES: Final = 2 * 1024 * 1024
 """What is hashed and written in one go, before readers learn of it."""
 
@@ -112,6 +117,7 @@ class Segments:
         self._scratch = scratch
         self._executor = executor
         self._rate = rate
+        self._buffer = memoryview(bytearray(_PIECE_BYTES))
         self._error: RegistryError | None = None
         self._change = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -162,7 +168,7 @@ class Segments:
     def _copy(self, stop: int) -> None:
         """Blocking. Raises OSError of the partial file."""
         stop = min(stop, self._target.length + _COPIED_BYTES)
-        buffer = memoryview(bytearray(_PIECE_BYTES))
+        buffer = self._buffer
         while (left := stop - self._target.length) > 0:
             read = self._scratch.read(self._queue.place(self._target.length), buffer[:left])
             if not read:
@@ -212,13 +218,11 @@ class Segments:
             self.begun = True
             self._wake()
             while segment.position < segment.stop:
-                content = await body.read()
-                if not content:
-                    raise Unavailable("a segment ended early")
+                pieces = await _gathered(body, segment.stop - segment.position)
                 place = self._queue.place(segment.position)
-                await in_thread(self._executor, partial(self._scratch.write, place, content))
-                segment.received += len(content)
-                self._wake()
+                segment.received += await in_thread(self._executor, partial(self._scratch.write, place, pieces))
+                if segment is self._queue.first:
+                    self._wake()
 
     async def _changed(self) -> None:
         await self._change.wait()
@@ -226,3 +230,18 @@ class Segments:
     def _wake(self) -> None:
         self._change.set()
         self._change = asyncio.Event()
+
+
+async def _gathered(body: Body, left: int) -> list[bytes]:
+    """The next bytes of a segment of which so many are still to come. Raises RegistryError."""
+    pieces: list[bytes] = []
+    gathered, until = 0, float("inf")
+    while gathered < min(left, _GATHERED_BYTES) and len(pieces) < _MAX_PIECES and time.monotonic() < until:
+        content = await body.read()
+        if not content:
+            raise Unavailable("a segment ended early")
+        if not pieces:
+            until = time.monotonic() + _GATHERED_SECONDS
+        pieces.append(content)
+        gathered += len(content)
+    return pieces
