@@ -8,10 +8,10 @@ scratch file; connections do not run further ahead than its `slots` segments.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -234,14 +234,13 @@ class Segments:
 
 async def _gathered(body: Body, left: int) -> list[bytes]:
     """The next bytes of a segment of which so many are still to come. Raises RegistryError."""
-    pieces: list[bytes] = []
-    gathered, until = 0, float("inf")
-    while gathered < min(left, _GATHERED_BYTES) and len(pieces) < _MAX_PIECES and time.monotonic() < until:
-        content = await body.read()
-        if not content:
-            raise Unavailable("a segment ended early")
-        if not pieces:
-            until = time.monotonic() + _GATHERED_SECONDS
-        pieces.append(content)
-        gathered += len(content)
+    pieces = [await body.read()]
+    gathered = len(pieces[0])
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_GATHERED_SECONDS):
+            while pieces[-1] and gathered < min(left, _GATHERED_BYTES) and len(pieces) < _MAX_PIECES:
+                pieces.append(await body.read())
+                gathered += len(pieces[-1])
+    if not pieces[-1]:
+        raise Unavailable("a segment ended early")
     return pieces
