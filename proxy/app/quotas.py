@@ -64,7 +64,7 @@ class Quotas:
 
     def report(self, accounts: Callable[[], Iterable[Account]]) -> Report:
         """Tells of these accounts."""
-        return Report(accounts, self.governor, self.savings, self.events, self._file, self._clock)
+        return Report(accounts, self.governor, self.savings, self.events, self.books, self._file, self._clock)
 
 
 def rules_of(options: QuotaOptions) -> Rules:

@@ -38,6 +38,7 @@ from proxy.policy.quota.account import Account
 from proxy.policy.quota.forecast import Forecast
 from proxy.policy.quota.ledger import KEPT_SECONDS
 from proxy.policy.quota.words import forecast_text
+from proxy.quota.books import Books
 from proxy.quota.events import Events
 from proxy.quota.governor import Governor
 from proxy.quota.rows import Moments
@@ -60,6 +61,7 @@ class Report:
         governor: Governor,
         savings: Savings,
         events: Events,
+        books: Books,
         file: LedgerFile,
         clock: Clock,
     ) -> None:
@@ -67,6 +69,7 @@ class Report:
         self._governor = governor
         self._savings = savings
         self._events = events
+        self._books = books
         self._file = file
         self._clock = clock
         self._started_at = clock.time()
@@ -83,7 +86,8 @@ class Report:
         }
 
     async def top(self, by: Dimension, order: Order, period: float, count: int) -> Document:
-        """The document of /api/top. Raises sqlite3.Error."""
+        """The document of /api/top, up to this moment. Raises sqlite3.Error."""
+        await self._books.flush(everything=True)
         now = self._clock.time()
         rows, total = await self._file.top(by, now - period, order, count)
         return {

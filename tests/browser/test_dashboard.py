@@ -52,7 +52,6 @@ async def work(cache: CacheRig, hub: FakeHub) -> None:
     hub.untag("acme/app", "3.4")
     await cache.get_manifest("acme/app", "3.4")
     cache.app.quotas.watch.look()
-    await cache.app.quotas.books.flush(everything=True)
 
 
 def add_slow(hub: FakeHub, repository: str, size: int) -> str:

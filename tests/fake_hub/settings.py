@@ -26,7 +26,7 @@ class Settings:
     direct_blobs: bool = False  # the registry sends blobs itself, without a redirect
     redirect_heads: bool = True  # HEAD on a blob is redirected, as GET is
     url_lifetime: int = 3000
-    identity_only: bool = True  # the CDN refuses other encodings, which would be a mistake of ours; the real one sends as is
+    identity_only: bool = True  # the CDN refuses other encodings, a mistake of ours; the real one does not
 
     page_limit: int | None = None  # the most entries in one page of a list, whatever was asked for
     absolute_links: bool = False  # Link headers name the next page by a whole URL
