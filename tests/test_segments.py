@@ -31,7 +31,7 @@ from tests.blob_rig import (
 from tests.cache_rig import CacheRig, gather
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub
-from tests.room_rig import limit
+from tests.room_rig import GRACE, limit
 from tests.segments_rig import (
     SEGMENT,
     is_segment,
@@ -132,11 +132,23 @@ async def test_one_connection_where_no_more_are_allowed(
     await configure(cache, **setting)
     await assert_right(cache, layer)
     assert ranges_asked(hub, layer.digest) == [None]
+    assert await outcome(cache, "refused") == 0, "nothing was tried"
+
+
+async def test_further_connections_are_transfers_too(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:
+    await configure(cache, transfers=2)
+    gate = hub.hold(is_segment, 100)
+    pull = asyncio.create_task(assert_right(cache, layer))
+    await hub.wait_held(is_segment, 2)  # One beside the first connection, and one in its stead.
+    assert len(segments_asked(hub)) == 2
+    gate.release()
+    await pull
+    assert await outcome(cache, "whole") == 1
 
 
 async def test_a_blob_of_which_little_is_left_is_not_worth_it(hub: FakeHub, cache: CacheRig) -> None:
     slow(hub, (16 * KIB, 0.002))
-    layer = add_layer(hub, 4 * SEGMENT)
+    layer = add_layer(hub, 5 * SEGMENT)
     await assert_right(cache, layer)
     assert ranges_asked(hub, layer.digest) == [None]
 
@@ -165,7 +177,8 @@ async def test_an_upstream_that_ignores_ranges_is_remembered(hub: FakeHub, cache
     assert 1 <= first <= 3
     assert reply.body == other.content
     assert len(segments_asked(hub)) == first
-    assert ranges_asked(hub, layer.digest).count(None) == 1, "the first connection just went on"
+    whole = [asked for asked in ranges_asked(hub, layer.digest) if asked is None or asked.endswith("-")]
+    assert whole == [None], "the first connection just went on"
     assert await outcome(cache, "refused") == 1
 
     cache.clock.advance(3600)
@@ -197,9 +210,12 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+REFUSALS = ("416", "429", "200", "another range", "another size")
+
+
 @pytest.mark.parametrize(
     ("name", "when"),
-    [*((name, "later") for name in FAULTS), *((name, "always") for name in ("breaks", "403", "429", "200", "no HTTP"))],
+    [*((name, "later") for name in FAULTS), *((name, "always") for name in ("breaks", "no HTTP", *REFUSALS))],
 )
 async def test_whatever_goes_wrong_with_segments_the_blob_is_right(
     hub: FakeHub, cache: CacheRig, layer: Layer, name: str, when: str
@@ -215,6 +231,31 @@ async def test_whatever_goes_wrong_with_segments_the_blob_is_right(
         FAULTS[name](hub, None)
         await assert_right(cache, layer)
     assert not [text for text in hub.violations if "itself" in text]
+    if name not in REFUSALS and when == "later":
+        assert await outcome(cache, "whole") == 1, "only the segment was asked for again"
+    if name in REFUSALS and when == "always":
+        assert await outcome(cache, "refused") == 1, "the first connection just went on"
+    if name == "another ETag":
+        assert hub.count("GET", "blob", layer.digest) > 1, "a fresh redirect was asked for"
+
+
+async def test_a_429_of_the_registry_itself_to_a_segment_is_waited_for(
+    hub: FakeHub, cache: CacheRig, layer: Layer
+) -> None:
+    hub.direct_blobs = True
+    gate = hub.hold(is_segment, 500 * KIB)
+    pull = asyncio.create_task(assert_right(cache, layer))
+    await hub.wait_held(is_segment, 3)
+    hub.fail(is_segment, 429, retry_after=1, times=1)
+    gate.release()
+
+    async def closed() -> bool:
+        return (await cache.status())["upstreams"][0]["requests_closed_seconds"] is not None
+
+    await eventually(closed)
+    cache.clock.advance(5)
+    await pull
+    assert await outcome(cache, "broken") == 1
 
 
 async def test_an_expired_signed_url_is_asked_for_anew(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:
@@ -236,6 +277,8 @@ async def test_a_segment_that_is_stuck_is_asked_for_again_while_the_others_go_on
 ) -> None:
     monkeypatch.setattr("proxy.policy.segments.STUCK_SECONDS", 0.3)
     monkeypatch.setattr("proxy.policy.segments.STUCK_FACTOR", 0.0)
+    cache.idle_timeout = 60.0
+    await cache.restart()
     gate = hub.hold(is_segment, after, times=1)
 
     await assert_right(cache, layer)
@@ -261,8 +304,15 @@ async def test_wrong_bytes_in_a_segment_never_arrive_whole(hub: FakeHub, cache: 
 
 
 async def test_without_room_to_spare_one_connection_has_to_do(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:
-    await limit(cache, max_size=Share(SIZE + SEGMENT))
-    await assert_right(cache, layer)
+    await limit(cache, max_size=Share(SIZE + 2 * SEGMENT))
+    old = add_layer(hub, SEGMENT, seed=1)
+    await cache.get_blob(REPOSITORY, old.digest)
+    cache.clock.advance(2 * GRACE)
+
+    reply = await cache.get_blob(REPOSITORY, layer.digest)
+
+    assert (reply.status, reply.body) == (200, layer.content)
+    assert cache.blobs_on_disk() == {old.digest, layer.digest}, "nothing was evicted for it"
     assert ranges_asked(hub, layer.digest) == [None]
 
 
