@@ -189,5 +189,5 @@ class BlobParts:
         self._etag = answer.headers.get("ETag")
 
     def _forget(self, place: URL) -> None:
-        if self._place is place:
+        if self._place == place:
             self._place = None
