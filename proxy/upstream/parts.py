@@ -125,6 +125,7 @@ class BlobParts:
     async def _open(self, start: int, stop: int) -> BlobBody:
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         answer = await self._ask_again(headers)
+        anew = answer is None
         if answer is None:
             await self._further.passing(Gate.REQUESTS)
             answer = await self._further.auth.request("blob", "GET", self._url, self._repository, headers)
@@ -134,7 +135,8 @@ class BlobParts:
         except BaseException:
             answer.close()
             raise
-        self._remember(answer)
+        if anew:
+            self._remember(answer)
         return body
 
     def _part(self, answer: Answer, start: int, stop: int) -> BlobBody:
