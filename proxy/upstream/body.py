@@ -7,7 +7,8 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
 
 from proxy.metrics import Metrics
 from proxy.oci.errors import Unavailable
@@ -16,12 +17,23 @@ from proxy.upstream.pace import Pace
 from proxy.upstream.raw_body import RawBody
 from proxy.upstream.transport import Answer, content_length
 
-if TYPE_CHECKING:
-    from proxy.upstream.parts import BlobParts
-
 _PART: Final = re.compile(r"\Abytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\Z", re.ASCII | re.IGNORECASE)
 """With numbers below `SIZE_LIMIT`."""
 _UNSATISFIED: Final = re.compile(r"\Abytes \*/(\d{1,18})\Z", re.ASCII | re.IGNORECASE)
+
+
+class Parts(Protocol):
+    """More of the same blob, over further connections (`parts`)."""
+
+    @property
+    def most(self) -> int: ...
+
+    @property
+    def refused(self) -> bool: ...
+
+    def welcome(self) -> bool: ...
+
+    def open(self, start: int, stop: int, *, further: bool) -> AbstractAsyncContextManager[BlobBody]: ...
 
 
 class BlobBody:
@@ -50,7 +62,7 @@ class BlobBody:
         metrics: Metrics,
         *,
         stop: int | None = None,
-        find_parts: Callable[[int], BlobParts | None] = lambda size: None,
+        find_parts: Callable[[int], Parts | None] = lambda size: None,
     ) -> None:
         """Raises Unavailable for an answer to `Range: bytes=<offset>-` that cannot be what was asked for.
 
@@ -119,7 +131,7 @@ class BlobBody:
         self._raw = RawBody(self._upstream, own, arrived, self._left, self._idle_timeout, self._metrics)
         return self._raw
 
-    def parts(self) -> BlobParts | None:
+    def parts(self) -> Parts | None:
         """More of the blob, over further connections; None where that cannot be."""
         return None if self.size is None or self.start != self._offset else self._find_parts(self.size)
 
