@@ -82,7 +82,7 @@ async def test_stopping_while_a_fill_waits_is_quick(hub: FakeHub, cache: CacheRi
     for pull in pulls:
         pull.cancel()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):  # Less than a fill waits for its turn.
         await cache.restart()
 
     assert len(cache.app.store.fills) == 0

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from tests.blob_rig import KIB, partial_has, stored
+from tests.eventually import eventually
 from tests.faults.client import assert_harmless, bounded
 from tests.faults.fault import Fault, Seen
 from tests.faults.pulling import aftermath
@@ -61,6 +62,8 @@ async def _takes_nothing(client: RawClient, stand: Stand) -> str:
     """While it does, another one gets it all."""
     await _begin(client, stand)
     other = asyncio.ensure_future(stand.pull(Asked.COLD_BLOB))
+    fills = stand.cache.app.store.fills
+    await eventually(lambda: [fill.readers for fill in fills] == [2], label="the other one reads along")
     stand.hub.release()
     got = await bounded(other, 10.0)
     assert_harmless(got, stand.layer.content)
