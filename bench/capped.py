@@ -20,12 +20,12 @@ PIECE = 64 * 1024  # what a pipe holds
 
 
 @contextmanager
-def capped(directory: Path, upstream_port: int, bytes_a_second: int) -> Iterator[str]:
-    """The URL of such a way to a port of this machine, until the block ends."""
+def capped(directory: Path, upstream_port: int, bytes_a_second: int) -> Iterator[int]:
+    """The port of such a way to a port of this machine, until the block ends."""
     port = free_port()
     command = [sys.executable, "-m", "bench.capped", *map(str, (port, upstream_port, bytes_a_second))]
     with running(command, port=port, log=directory / "capped.log", cwd=HOUSE):
-        yield f"http://127.0.0.1:{port}"
+        yield port
 
 
 def main(port: int, upstream_port: int, bytes_a_second: int) -> None:

@@ -1,11 +1,13 @@
 """The load: `wrk` for small responses, our own readers for bodies; each in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -31,10 +33,19 @@ class Requests:
         return self.count / self.seconds
 
 
-def ask_often(port: int, path: str, *, connections: int, seconds: int) -> Requests:
-    """Ask for a small thing as often as the server can answer."""
+def ask_often(port: int, path: str, *, connections: int, seconds: int, aside: bool = False) -> Requests:
+    """Ask for a small thing as often as the server can answer; from one core only if `aside`."""
     how = f"-t1 -c{connections} -d{seconds}s --timeout {PATIENCE}".split()
-    command = [program("wrk"), *how, "-s", str(HERE / "report.lua"), "-H", ACCEPT, f"http://127.0.0.1:{port}{path}"]
+    command = [
+        *_on_core(aside),
+        program("wrk"),
+        *how,
+        "-s",
+        str(HERE / "report.lua"),
+        "-H",
+        ACCEPT,
+        f"http://127.0.0.1:{port}{path}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(f"wrk ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-200:]}")
@@ -49,9 +60,25 @@ def pull(port: int, path: str, *, clients: int = 1, tls: bool = False) -> Readin
     return _run(Order(port=port, path=path, clients=clients, tls=tls))
 
 
-def pull_often(port: int, path: str, *, clients: int, seconds: float, tls: bool = False) -> Reading:
-    """Let each client pull the thing again and again."""
-    return _run(Order(port=port, path=path, clients=clients, seconds=seconds, tls=tls))
+def pull_often(
+    port: int, path: str, *, clients: int, seconds: float, tls: bool = False, aside: bool = False
+) -> Reading:
+    """Let each client pull the thing again and again; from one core only if `aside`."""
+    return _run(Order(port=port, path=path, clients=clients, seconds=seconds, tls=tls), aside=aside)
+
+
+@contextmanager
+def holding(port: int, path: str, count: int) -> Iterator[None]:
+    """Keep so many connections open that do nothing any more, each after one answer."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=10)))
+            connection.request("GET", path)
+            response = connection.getresponse()
+            response.read()
+            if response.status != 200:
+                raise BenchError(f"the response was {response.status}")
+        yield
 
 
 class Background:
@@ -73,14 +100,14 @@ def pulling(port: int, path: str, *, clients: int) -> Iterator[Background]:
         background.reading = _reading(process)
 
 
-def _run(order: Order) -> Reading:
-    with _readers(order) as process:
+def _run(order: Order, *, aside: bool = False) -> Reading:
+    with _readers(order, aside=aside) as process:
         return _reading(process)
 
 
 @contextmanager
-def _readers(order: Order) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "bench.readers", json.dumps(asdict(order))]
+def _readers(order: Order, *, aside: bool = False) -> Iterator[subprocess.Popen[str]]:
+    command = [*_on_core(aside), sys.executable, "-m", "bench.readers", json.dumps(asdict(order))]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=HERE.parent) as process:
         try:
@@ -95,3 +122,8 @@ def _reading(process: subprocess.Popen[str]) -> Reading:
     if process.returncode:
         raise BenchError(complaint.strip())
     return Reading(**json.loads(output))
+
+
+def _on_core(aside: bool) -> list[str]:
+    """What keeps a command on the last core."""
+    return [program("taskset"), "--cpu-list", str(max(os.sched_getaffinity(0)))] if aside else []

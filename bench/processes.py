@@ -13,7 +13,13 @@ from pathlib import Path
 
 from bench.errors import BenchError, MissingProgram
 
-PACKAGES = {"nginx": "nginx-light", "docker-registry": "docker-registry", "openssl": "openssl", "wrk": "wrk"}
+PACKAGES = {
+    "nginx": "nginx-light",
+    "docker-registry": "docker-registry",
+    "openssl": "openssl",
+    "taskset": "util-linux",
+    "wrk": "wrk",
+}
 READY_WITHIN = 20.0
 STOPPED_WITHIN = 15.0
 

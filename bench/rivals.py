@@ -8,9 +8,10 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.certificate import Pair, trusting_anybody
@@ -59,15 +60,16 @@ def serving(rival: Rival, parent: Path, upstream: str, pair: Pair | None = None)
             yield Server(site.port, pid)
 
 
-def pullthrough(site: Site) -> list[str]:
+def pullthrough(site: Site, *, workers: int = 1) -> list[str]:
     """Ourselves, in this interpreter."""
     config = site.directory / "pullthrough.toml"
     tls = f'tls_certificate = "{site.pair.certificate}"\ntls_key = "{site.pair.key}"\n' if site.pair else ""
+    several = f"workers = {workers}\n" if workers > 1 else ""
     config.write_text(
         f"""\
 [server]
 listen = "127.0.0.1:{site.port}"
-{tls}[admin]
+{several}{tls}[admin]
 listen = "127.0.0.1:{free_port()}"
 [cache]
 directory = {json.dumps(str(site.directory / "cache"))}
@@ -129,6 +131,13 @@ def _tls(site: Site) -> dict[str, str]:
 
 
 OURS = Rival("pullthrough", pullthrough)
+TWO_WORKERS = Rival("pullthrough-2", partial(pullthrough, workers=2))
 NGINX = Rival("nginx", nginx)
 DOCKER_REGISTRY = Rival("docker-registry", docker_registry)
 RIVALS = (OURS, NGINX, DOCKER_REGISTRY)
+
+
+def pairs(rivals: Sequence[Rival]) -> list[tuple[str, str]]:
+    """Return who is compared with whom: the first with the others, but two workers of ours with one."""
+    ours, *others = rivals
+    return [(each.name, ours.name) if each is TWO_WORKERS else (ours.name, each.name) for each in others]

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from bench.errors import BenchError
+from bench.line import Line, number
 from bench.rivals import Rival
-from bench.rows import Work
+from bench.row import Work
 from bench.stand import Stand
-from bench.table import Line, number
 
 Say = Callable[[str], None]
 
@@ -33,8 +33,13 @@ class Run:
         for round_number in range(1, count + 1):
             for work in self._works:
                 if round_number == 1 or not work.once:
-                    for rival in self._rivals:
-                        self._measure(f"[{round_number}/{count}] {rival.name}", work, rival)
+                    self.measure(work, f"[{round_number}/{count}] ")
+
+    def measure(self, work: Work, prefix: str = "") -> list[Line]:
+        """Do a piece of work to each rival, and return its lines so far."""
+        for rival in self._rivals:
+            self._measure(f"{prefix}{rival.name}", work, rival)
+        return self._lines[work.name]
 
     def _measure(self, prefix: str, work: Work, rival: Rival) -> None:
         figures: Sequence[float | None]

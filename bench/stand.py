@@ -12,6 +12,7 @@ from bench.load import pull
 from bench.measures import cpu_seconds_when_idle
 from bench.rivals import Rival, Server, serving
 from bench.upstream import MIB, Content, Upstream, make_content, upstream
+from tests.clients.dockerd import Dockerd, dockerd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class Form:
 
 SHORT = Form(name="short", rounds=1, seconds=1, crowd=64 * MIB)
 DEFAULT = Form(name="default", rounds=3, seconds=2)
+GUARD = Form(name="guard", rounds=1, seconds=1, crowd=MIB)
 FULL = Form(name="full", rounds=5, seconds=4, crowd=256 * MIB, huge=1024 * MIB)
 
 
@@ -40,6 +42,7 @@ class Stand:
     upstream: Upstream
     warm: dict[str, Server]
     pair: Pair
+    daemon: Dockerd | None
 
     @property
     def content(self) -> Content:
@@ -54,14 +57,14 @@ class Stand:
             yield server
 
     @contextmanager
-    def slow(self, rival: Rival, bytes_a_second: int) -> Iterator[Server]:
-        """Run one more server of a rival, with an empty cache and an upstream that is slow by the connection."""
+    def slow(self, rival: Rival, bytes_a_second: int) -> Iterator[tuple[Server, int]]:
+        """Run one more, whose upstream is slow by the connection; yield the port of that, too."""
         with (
-            capped(self.directory, self.upstream.port, bytes_a_second) as url,
-            serving(rival, self.directory, url) as server,
+            capped(self.directory, self.upstream.port, bytes_a_second) as port,
+            serving(rival, self.directory, f"http://127.0.0.1:{port}") as server,
         ):
             pull(server.port, self.content.by_digest)
-            yield server
+            yield server, port
 
     @contextmanager
     def secure(self, rival: Rival, path: str) -> Iterator[Server]:
@@ -73,17 +76,18 @@ class Stand:
 
 
 @contextmanager
-def standing(directory: Path, form: Form, rivals: Sequence[Rival]) -> Iterator[Stand]:
-    """Build the stand in an empty folder and warm the caches; take it down when the block ends."""
+def standing(directory: Path, form: Form, rivals: Sequence[Rival], *, docker: bool = False) -> Iterator[Stand]:
+    """Build the stand in an empty folder and warm the caches, with a dockerd if wanted; take it down at the end."""
     hub = directory / "upstream"
     hub.mkdir()
-    content = make_content(hub / "files", large=form.large, crowd=form.crowd, huge=form.huge)
+    content = make_content(hub / "files", large=form.large, crowd=form.crowd, huge=form.huge, with_image=docker)
     with ExitStack() as stack:
         registry = stack.enter_context(upstream(hub, content))
         warm = {rival.name: stack.enter_context(serving(rival, directory, registry.url)) for rival in rivals}
         for name, server in warm.items():
             _warm_up(name, server, registry)
-        yield Stand(directory, form, registry, warm, make_pair(directory))
+        daemon = stack.enter_context(dockerd(registry.url, directory / "dockerd.log")) if docker else None
+        yield Stand(directory, form, registry, warm, make_pair(directory), daemon)
 
 
 def _warm_up(name: str, server: Server, registry: Upstream) -> None:

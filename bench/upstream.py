@@ -8,11 +8,12 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import image
 from bench.nginx import nginx_command
 from bench.processes import free_port, running
 
@@ -31,7 +32,7 @@ HTTP = """\
     etag off;
     map $uri $digest {{
         ~/(?<named>sha256:[0-9a-f]+)$ $named;
-        /v2/{repository}/manifests/{tag} {digest};
+        {tags}
     }}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
@@ -40,6 +41,7 @@ HTTP = """\
         add_header Docker-Content-Digest $digest;
         add_header ETag '"$digest"';
         location = /v2/ {{ default_type application/json; return 200 "{{}}"; }}
+        location ^~ /v2/{image}/manifests/ {{ default_type {image_type}; }}
         location ~ /manifests/ {{ default_type {manifest_type}; }}
         location ~ /blobs/ {{ default_type application/octet-stream; }}
     }}"""
@@ -68,6 +70,7 @@ class Content:
     large: Blob
     crowd: Blob
     huge: Blob | None
+    image: str | None  # the digest of the image for `docker pull`
 
     @property
     def by_digest(self) -> str:
@@ -80,7 +83,11 @@ class Content:
         return f"/v2/{REPOSITORY}/manifests/{TAG}"
 
 
-def make_content(files: Path, *, large: int, crowd: int, huge: int = 0) -> Content:
+Place = Callable[[Content], str]
+"""The path of something that can be pulled."""
+
+
+def make_content(files: Path, *, large: int, crowd: int, huge: int = 0, with_image: bool = False) -> Content:
     """Write the registry's files; sizes are bytes, and without a size there is no huge blob."""
     root = files / "v2" / REPOSITORY
     (root / "blobs").mkdir(parents=True)
@@ -94,6 +101,7 @@ def make_content(files: Path, *, large: int, crowd: int, huge: int = 0) -> Conte
         large=_layer(root / "blobs", large, seed=2),
         crowd=_layer(root / "blobs", crowd, seed=3),
         huge=_layer(root / "blobs", huge, seed=4) if huge else None,
+        image=image.publish_image(files) if with_image else None,
     )
 
 
@@ -176,10 +184,18 @@ def upstream(directory: Path, content: Content) -> Iterator[Upstream]:
     http = HTTP.format(
         directory=directory,
         port=port,
-        repository=REPOSITORY,
-        tag=TAG,
-        digest=content.manifest,
+        tags=_tags(content),
+        image=image.REPOSITORY,
+        image_type=image.MANIFEST_TYPE,
         manifest_type=MANIFEST_TYPE,
     )
     with running(nginx_command(directory, http), port=port, log=directory / "output.log"):
         yield Upstream(port, content, directory / "fetches.log")
+
+
+def _tags(content: Content) -> str:
+    """Which digest each tag has, as lines of nginx's `map`."""
+    digests = {f"{REPOSITORY}/manifests/{TAG}": content.manifest}
+    if content.image is not None:
+        digests[f"{image.REPOSITORY}/manifests/{image.TAG}"] = content.image
+    return " ".join(f"/v2/{path} {digest};" for path, digest in digests.items())

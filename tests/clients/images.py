@@ -7,15 +7,15 @@ import json
 import platform
 import shutil
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from .upstream.origin import Blob, Origin
+from .upstream.origin import Blob
 
 MIB: Final = 1024 * 1024
 HOST_ARCHITECTURE: Final = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
@@ -63,10 +63,20 @@ class Layer:
         return _descriptor(self.media_type, self.blob)
 
 
+class Shelf(Protocol):
+    """Where images are put, in the way of `upstream.origin.Origin`."""
+
+    def push_blob(self, repository: str, content: bytes) -> Blob: ...
+
+    def place_blob(self, repository: str, chunks: Iterable[bytes]) -> Blob: ...
+
+    def push_manifest(self, repository: str, body: bytes, media_type: str, tag: str | None = None) -> Blob: ...
+
+
 class Publisher:
     """Makes images and pushes them into the upstream registry."""
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Shelf) -> None:
         self._origin = origin
 
     def busybox(self, repository: str, tag: str = "latest", mark: str = "") -> Image:
