@@ -20,7 +20,7 @@ PYTHON ?= $(shell for each in $(CANDIDATES); do \
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types format bench economy kill-loop soak million faults lock clean
+.PHONY: help run test lint types format bench profile economy kill-loop soak million faults lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -43,8 +43,14 @@ format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Beside nginx and docker-registry, into bench/results.md. ARGS=--full takes longest and knows most; ARGS=--guard is what
+# the tests do: it fails where a unit of work costs far more CPU than nginx's.
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m bench $(ARGS)
+
+# Where the time goes, into bench/profile.md: tables and a flame graph of the hot paths.
+profile: $(VENV)/test.stamp
+	$(BIN)/python -m bench.profile $(ARGS)
 
 # A day of CI with and without caches: what it costs of the quota. Five minutes; ARGS=--short is what the tests do.
 economy: $(VENV)/test.stamp

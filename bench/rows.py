@@ -25,8 +25,8 @@ def works(form: Form, *, docker: bool) -> tuple[Work, ...]:
 def _hits(form: Form) -> tuple[Work, ...]:
     large = f"{form.large // MIB} MiB"
     return (
-        small(_small("manifest by digest", 10, 20, guard=5), attrgetter("by_digest")),
-        small(_small("manifest by fresh tag", 50, 100, guard=5), attrgetter("by_tag")),
+        small(_small("manifest by digest", 10, 20, guard=4), attrgetter("by_digest")),
+        small(_small("manifest by fresh tag", 50, 100, guard=4), attrgetter("by_tag")),
         small(_small("config blob", 10, 20, guard=5), attrgetter("config.path")),
         warm(_warm(f"4 MiB warm, {LAYER_CLIENTS} clients"), attrgetter("layer.path"), LAYER_CLIENTS),
         warm(_warm(f"{large} warm, 1 client"), attrgetter("large.path"), 1),
