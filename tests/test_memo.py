@@ -8,12 +8,14 @@ import os
 import random
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from proxy.config import CacheOptions, ServerOptions, Share
+from proxy.config import CacheOptions, LogOptions, ServerOptions, Share
 from proxy.oci.names import Digest
+from proxy.server import repeats
 from proxy.store.contents import read_whole
 from tests.blob_rig import add_layer
 from tests.cache_rig import ANY_PORT, CacheRig
@@ -100,6 +102,50 @@ async def test_each_is_counted_and_logged_and_written_into_the_books(
     assert (await api(cache, "/api/top?by=client"))["rows"][0]["answers"] == 7
 
 
+async def test_whoever_reads_the_figures_reads_all_up_to_now(
+    cache: CacheRig, hub: FakeHub, client: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "_SETTLE_SECONDS", 60.0)
+    image = hub.add_image(REPOSITORY, "latest", [])
+    for _ in range(5):
+        await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+    assert (await cache.status())["counters"]["hits"]["manifest"] == 4
+    for _ in range(5):
+        await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+    assert cache.app.metrics.alerting()["hits"]["manifest"] == 9
+    for _ in range(5):
+        await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+    assert (await cache.metric(HITS, kind="manifest")) == 14
+    assert cache.app.quotas.traffic.tallies()["docker.io"].answers == 15
+
+
+async def test_what_nobody_reads_is_counted_all_the_same(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    for _ in range(5):
+        await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+    count = partial(cache.app.metrics.registry.get_sample_value, HITS, {"kind": "manifest"})
+    await eventually(lambda: count() == 4, label="it is counted")
+
+
+async def test_what_was_answered_last_is_in_the_books_of_the_next_process(cache: CacheRig, hub: FakeHub) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    async with raw_client(cache.url) as client:
+        for _ in range(5):
+            await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")
+    await cache.restart()
+    assert (await api(cache, "/api/top?by=client"))["rows"][0]["answers"] == 5
+
+
+async def test_without_an_access_log_nothing_else_is_missing(hub: FakeHub, tmp_path: Path) -> None:
+    image = hub.add_image(REPOSITORY, "latest", [])
+    options = {"log": LogOptions(access=False)}
+    async with CacheRig(hub.url, tmp_path / "cache", options=options) as cache, raw_client(cache.url) as client:
+        for _ in range(4):
+            assert (await ask(client, f"/v2/{REPOSITORY}/manifests/{image.digest}")).body == image.body
+        assert await cache.metric(HITS, kind="manifest") == 3
+        assert cache.log.getvalue() == ""
+
+
 async def test_what_is_asked_by_others_is_booked_for_them(cache: CacheRig, hub: FakeHub) -> None:
     image = hub.add_image(REPOSITORY, "latest", [])
     path = f"/v2/{REPOSITORY}/manifests/{image.digest}"
@@ -110,6 +156,8 @@ async def test_what_is_asked_by_others_is_booked_for_them(cache: CacheRig, hub: 
 
     rows = {row["name"]: row["answers"] for row in (await api(cache, "/api/top?by=client"))["rows"]}
     assert rows == {"127.0.0.1": 3, "127.0.0.7": 3}
+    peers = [f'"peer": "{address}"' for address in rows]
+    await eventually(lambda: [cache.log.getvalue().count(each) for each in peers] == [3, 3], label="all are logged")
 
 
 async def test_a_tag_is_asked_for_again_when_its_window_ends(cache: CacheRig, hub: FakeHub, client: RawClient) -> None:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterable
 
 import pytest
+from prometheus_client import Histogram
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -84,6 +85,39 @@ def test_every_event_is_counted_under_its_labels() -> None:
     samples = scrape(metrics)
     for name, labels, number in expected:
         assert samples.get((name, frozenset(labels.items()))) == number, name
+
+
+def test_many_of_a_kind_are_counted_at_once() -> None:
+    metrics = Metrics(version="1")
+    metrics.request("blob", "GET", 200, 5)
+    metrics.hit("blob", 5)
+    assert value(metrics, "pullthrough_requests_total", kind="blob", method="GET", code="200") == 5
+    assert value(metrics, "pullthrough_hits_total", kind="blob") == 5
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/openmetrics-text; version=1.0.0"])
+def test_durations_are_told_as_those_of_prometheus_are(accept: str) -> None:
+    ours, theirs = Metrics(version="1"), Metrics(version="1")
+    theirs.registry.unregister(theirs._first_byte)
+    buckets = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+    labels = ("kind", "outcome")
+    name = "pullthrough_time_to_first_byte_seconds"
+    about = "From the request of a client to the headers of our response."
+    usual = Histogram(name, about, labels, buckets=buckets, registry=theirs.registry)
+    for kind, seconds, count in [
+        ("blob", 0.0, 3),
+        ("blob", 0.25, 1),
+        ("blob", 31.5, 2),
+        ("manifest", 0.75, 1),
+    ]:  # Which add up exactly.
+        ours.first_byte(kind, "hit", seconds, count)
+        for _ in range(count):
+            usual.labels(kind, "hit").observe(seconds)
+
+    texts = [metrics.exposition(accept)[0].decode().splitlines() for metrics in (ours, theirs)]
+    mine, right = [[line for line in text if name in line] for text in texts]
+    assert sorted(mine) == sorted(right)
+    assert len(mine) == 2 * 17 + 2
 
 
 def test_an_upstream_that_could_not_be_asked_is_an_error() -> None:

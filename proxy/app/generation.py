@@ -28,9 +28,10 @@ from proxy.pull.listings import Listings
 from proxy.pull.manifests import Manifests
 from proxy.pull.tags import Tags
 from proxy.server.access_log import AccessLog
-from proxy.server.accounting import Accounting
+from proxy.server.accounting import Accounting, add
 from proxy.server.memo import Memo
 from proxy.server.pump import Pump
+from proxy.server.repeats import Repeats
 from proxy.server.routes import Routes
 from proxy.server.targets import Targets
 from proxy.upstream.client import Upstream
@@ -48,6 +49,9 @@ class Shared:
         self.log_stream = log_stream
         self.upstreams = Upstreams(quotas.books.account, metrics, clock)
         self.pump = Pump()
+        self.repeats = Repeats(lambda batch: add(batch, metrics, quotas.traffic, store.usage))
+        for figures in (metrics, quotas.traffic, store.usage):
+            figures.settle_first(self.repeats.settle)
         self.negatives = Negatives()
         self.errands = Errands(quotas.governor, clock)
         self.manifests = Manifests(
@@ -64,7 +68,8 @@ class Shared:
         await self.store.fills.settled()
 
     async def aclose(self) -> None:
-        """Stop what is being asked upstream."""
+        """Stop what is being asked upstream, and count what was answered."""
+        self.repeats.settle()
         await self.tags.aclose()
         await self.manifests.aclose()
         await self.blobs.aclose()
@@ -88,7 +93,7 @@ class Generation:
         )
         accounting = Accounting(shared.metrics, shared.quotas.traffic, self._access_log)
         index = shared.store.index
-        memo = Memo(lambda: index.version, self.pull.used_again, accounting, shared.clock)
+        memo = Memo(lambda: index.version, shared.repeats, self._access_log, shared.clock)
         self.routes = Routes(
             targets,
             self.pull,

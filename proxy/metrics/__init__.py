@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
+from proxy.metrics.durations import Durations
 from proxy.metrics.quota import QuotaCollector, QuotaSample
 from proxy.metrics.samples import (
     AliasCollector,
@@ -40,7 +41,7 @@ STALE: Final = ("slow", "limited", "denied", "unavailable", "missing", "quota-sa
 _METHODS: Final = frozenset({"GET", "HEAD"})
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-M = TypeVar("M", Counter, Gauge, Histogram)
+M = TypeVar("M", Counter, Gauge)
 
 
 class Metrics:
@@ -49,6 +50,7 @@ class Metrics:
     def __init__(self, *, aliases: bool = False, version: str) -> None:
         self.registry = _Registry()
         self._aliases = aliases
+        self._settle: Callable[[], None] = lambda: None
         self._count_clients()
         self._count_upstreams()
         self._count_store()
@@ -69,14 +71,13 @@ class Metrics:
             "connections_refused", "Connections of clients that were refused or ended, and why.", "reason"
         )
         self._served = self._counter("served_bytes", "Body bytes sent to clients.", "kind")
-        first_byte = Histogram(
+        self._first_byte = Durations(
             "pullthrough_time_to_first_byte_seconds",
             "From the request of a client to the headers of our response.",
             ("kind", "outcome"),
-            buckets=_BUCKETS,
-            registry=self.registry,
+            _BUCKETS,
         )
-        self._first_byte = _Bound(first_byte)
+        self.registry.register(self._first_byte)
         for kind in KINDS:  # A series that starts at 0 has a rate from its first event on.
             for counter in (self._hits, self._misses, self._collapsed, self._aborted, self._served):
                 counter.of(kind)
@@ -159,13 +160,13 @@ class Metrics:
         for outcome in DELIVERIES:
             self._deliveries.of(outcome)
 
-    def request(self, kind: str, method: str, status: int) -> None:
-        """A client's request was answered; `kind` is manifest, blob, ping or other."""
-        self._requests.of(kind, method if method in _METHODS else "other", str(status)).inc()
+    def request(self, kind: str, method: str, status: int, count: int = 1) -> None:
+        """So many requests of clients were answered; `kind` is manifest, blob, listing, ping or other."""
+        self._requests.of(kind, method if method in _METHODS else "other", str(status)).inc(count)
 
-    def hit(self, kind: str) -> None:
-        """Answered without asking upstream for a body."""
-        self._hits.of(kind).inc()
+    def hit(self, kind: str, count: int = 1) -> None:
+        """So many were answered without asking upstream for a body."""
+        self._hits.of(kind).inc(count)
 
     def miss(self, kind: str) -> None:
         """Nothing stored could answer."""
@@ -183,17 +184,17 @@ class Metrics:
         """The client left before the end of the response."""
         self._aborted.of(kind).inc()
 
-    def connection_refused(self, reason: str) -> None:
-        """A connection of a client was refused, or ended before its time."""
-        self._refused.of(reason).inc()
+    def connection_refused(self, reason: str, count: int = 1) -> None:
+        """So many connections of clients were refused, or ended before their time."""
+        self._refused.of(reason).inc(count)
 
     def served(self, kind: str, n: int) -> None:
         """So many body bytes went to a client."""
         self._served.of(kind).inc(n)
 
-    def first_byte(self, kind: str, outcome: str, seconds: float) -> None:
-        """The headers of a response left; `outcome` is hit, miss, stale, collapsed or error."""
-        self._first_byte.of(kind, outcome).observe(seconds)
+    def first_byte(self, kind: str, outcome: str, seconds: float, count: int = 1) -> None:
+        """The headers of so many responses left after so long; `outcome` is hit, miss, stale, collapsed or error."""
+        self._first_byte.observe((kind, outcome), seconds, count)
 
     def fetched(self, upstream: str, kind: str, n: int) -> None:
         """So many body bytes came from upstream."""
@@ -267,6 +268,10 @@ class Metrics:
         """So many alerts were delivered, were given up (failed), or had no room among those that stand (dropped)."""
         self._deliveries.of(outcome).inc(alerts)
 
+    def settle_first(self, settle: Callable[[], None]) -> None:
+        """Before these figures are read, `settle` brings what was counted elsewhere."""
+        self._settle = settle
+
     def watch_scrub(self, read: Callable[[], float | None]) -> None:
         """Ask at every scrape when a scrub last came to its end (epoch), if one ever did."""
         self.registry.register(ScrubCollector(read))
@@ -301,11 +306,13 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type, in the format that this Accept value prefers."""
+        self._settle()
         encoder, content_type = choose_encoder(accept)
         return encoder(self.registry), content_type
 
     def snapshot(self) -> dict[str, dict[str, int]]:
         """The totals for the status document: by kind, pulls by upstream."""
+        self._settle()
         return {
             "hits": totals(self._hits.metric, "kind"),
             "misses": totals(self._misses.metric, "kind"),
@@ -318,6 +325,7 @@ class Metrics:
 
     def alerting(self) -> dict[str, dict[str, int]]:
         """The totals that alerts look at: by kind, found, reason, upstream."""
+        self._settle()
         return {
             "requests": totals(self._requests.metric, "kind"),
             "hits": totals(self._hits.metric, "kind"),

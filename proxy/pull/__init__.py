@@ -76,10 +76,6 @@ class Pull:
         """What upstream wants people to know of a manifest: values of Warning headers."""
         return self._upstreams[repository.registry].warnings(repository, digest)
 
-    def used_again(self, digest: Digest) -> None:
-        """What was answered from the cache just now is answered once more, without a look."""
-        self._usage.touch(digest)
-
     async def listing(self, repository: Repository, subject: Digest | None, query: str) -> tuple[Listing, Outcome]:
         """A page of a repository's tags or, with a subject, of what refers to that."""
         patience = Patience()

@@ -8,7 +8,7 @@ because of one; it lasts until none was given for OUTAGE_SECONDS.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -54,9 +54,14 @@ class Traffic:
         self._pending: dict[_Key, list[int]] = {}
         self._tallies: dict[str, Tally] = {}
         self._stale_at: dict[str, float] = {}
+        self._settle: Callable[[], None] = lambda: None
 
-    def served(self, repository: Repository, asker: Asker, *, answered: bool, sent: int) -> None:
-        """A client was sent so many bytes; `answered` if it was the answer to a GET of a manifest."""
+    def settle_first(self, settle: Callable[[], None]) -> None:
+        """Before these sums are read, `settle` brings what was counted elsewhere."""
+        self._settle = settle
+
+    def served(self, repository: Repository, asker: Asker, *, answered: int, sent: int) -> None:
+        """A client was sent so many bytes, `answered` times as the answer to a GET of a manifest."""
         key = _Key(repository, asker)
         sums = self._pending.get(key)
         if sums is None:
@@ -79,6 +84,7 @@ class Traffic:
 
     def tallies(self) -> Mapping[str, Tally]:
         """What went to clients since the start, by upstream registry."""
+        self._settle()
         current = {
             name: Tally(each.answers, each.bytes, each.stale, each.outages) for name, each in self._tallies.items()
         }
@@ -90,6 +96,7 @@ class Traffic:
 
     def take(self) -> list[ServedRow]:
         """What was added up since the last time, for whoever writes it to disk."""
+        self._settle()
         now = self._clock.time()
         pending, self._pending = self._pending, {}
         sums: dict[tuple[str, str], list[int]] = {}

@@ -42,13 +42,13 @@ class Exchange:
     first_byte_seconds: float | None = None
     error: str | None = None
 
-    def again(self, address: str, started: float) -> Exchange:
+    def again(self, address: str) -> Exchange:
         """The same request of perhaps another client, answered alike and at once."""
         asker = self.asker if self.asker.address == address else Asker(address, self.asker.agent)
         return Exchange(
             asker,
             self.method,
-            started,
+            self.started,
             self.kind,
             self.repository,
             self.subject,
@@ -76,10 +76,18 @@ class AccessLog:
 
     def write(self, exchange: Exchange, seconds: float) -> None:
         """Take note of an answered request that took so long."""
+        self.append(self.line(exchange, seconds))
+
+    def line(self, exchange: Exchange, seconds: float) -> str:
+        """What is written of it, if it is answered now."""
         now = int(time.time())
         if now != self._stamped:
             self._stamp, self._stamped = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), now
-        self._lines.append(self._format(self._stamp, exchange, seconds))
+        return self._format(self._stamp, exchange, seconds)
+
+    def append(self, line: str) -> None:
+        """This is one more line."""
+        self._lines.append(line)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
 

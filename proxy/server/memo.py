@@ -14,7 +14,6 @@ rules that keep this right are few:
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
@@ -23,36 +22,49 @@ from aiohttp import web
 
 from proxy.clock import Clock
 from proxy.oci.names import Digest
-from proxy.server.access_log import Exchange
-from proxy.server.accounting import Accounting
+from proxy.server.access_log import AccessLog, Exchange
+from proxy.server.repeats import Repeat, Repeats
 
 MAX_REQUEST_BYTES: Final = 4096
 _MAX_BYTES: Final = 16 * 1024 * 1024
 """Of all that is kept; after that nothing more is kept in this second."""
+_HEAD_BYTES: Final = 1024
+"""What the header of an answer and all that belongs to it is taken to be, before it is made."""
 
 
 class _Kept:
-    """An answer, and what is to be counted when it is given."""
+    """An answer, and to whom it was given."""
 
-    __slots__ = ("answer", "digest", "exchange", "until")
+    __slots__ = ("_body", "_bytes", "_response", "digest", "exchange", "repeats", "until")
 
-    def __init__(self, answer: bytes, until: float, digest: Digest, exchange: Exchange) -> None:
-        self.answer = answer
+    def __init__(
+        self, response: web.StreamResponse, body: bytes, until: float, digest: Digest, exchange: Exchange
+    ) -> None:
+        self._response = response
+        self._body = body
+        self._bytes = b""
         self.until = until
         self.digest = digest
         self.exchange = exchange
+        self.repeats: dict[str, Repeat] = {}
+
+    def bytes(self) -> bytes:
+        """Made when they are needed: most requests are not repeated within the second."""
+        if not self._bytes:
+            self._bytes = _head(self._response) + self._body
+        return self._bytes
 
 
 class Memo:
     """The answers of this second, by one configuration. Used on the event loop."""
 
     def __init__(
-        self, version: Callable[[], int], touch: Callable[[Digest], None], accounting: Accounting, clock: Clock
+        self, version: Callable[[], int], repeats: Repeats, access_log: AccessLog | None, clock: Clock
     ) -> None:
-        """`version` is another number after each change that answers depend on; `touch` is told what is used."""
+        """`version` is another number after each change that answers depend on."""
         self._version = version
-        self._touch = touch
-        self._accounting = accounting
+        self._repeats = repeats
+        self._access_log = access_log
         self._clock = clock
         self._kept: dict[bytes, _Kept] = {}
         self._bytes = 0
@@ -65,26 +77,32 @@ class Memo:
     def answer(self, request: bytes, client: str) -> bytes | None:
         """The whole answer to these bytes of this client, which it is sent now; None if they are to be parsed."""
         kept = self._kept.get(request)
-        if kept is None or not self._is_current() or self._clock.time() >= kept.until:
+        if kept is None or not self._begin <= self._clock.time() < kept.until or self._of_version != self._version():
             return None
-        exchange = kept.exchange.again(client, time.perf_counter())
-        self._touch(kept.digest)
-        self._accounting.ended(exchange)
-        return kept.answer
+        repeat = kept.repeats.get(client) or self._repeat(kept, client)
+        self._repeats.given(repeat)
+        if self._access_log is not None:
+            self._access_log.append(repeat.line)
+        return kept.bytes()
 
     def keep(self, request: bytes, response: web.StreamResponse, digest: Digest, exchange: Exchange) -> None:
         """Keep the answer to these bytes: a response that was prepared, and what is counted of it."""
         if not self._is_current():
             self._renew()
         assert exchange.outcome is not None
-        until = self._end if exchange.outcome.until is None else exchange.outcome.until
         body = response.body if isinstance(response, web.Response) and exchange.method != "HEAD" else b""
         if not isinstance(body, bytes):
             return
-        answer = _head(response) + body
-        self._bytes += len(request) + len(answer)
+        self._bytes += len(request) + len(body) + _HEAD_BYTES
         if self._bytes <= _MAX_BYTES:
-            self._kept[request] = _Kept(answer, until, digest, exchange)
+            until = self._end if exchange.outcome.until is None else min(self._end, exchange.outcome.until)
+            self._kept[request] = _Kept(response, body, until, digest, exchange)
+
+    def _repeat(self, kept: _Kept, client: str) -> Repeat:
+        exchange = kept.exchange.again(client)
+        line = self._access_log.line(exchange, 0.0) if self._access_log is not None else ""
+        repeat = kept.repeats[client] = Repeat(exchange, kept.digest, line)
+        return repeat
 
     def _is_current(self) -> bool:
         return self._of_version == self._version() and self._begin <= self._clock.time() < self._end

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from proxy.clock import Clock
@@ -31,6 +31,11 @@ class Usage:
         self._index = index
         self._clock = clock
         self._touched: dict[Digest, float] = {}
+        self._settle: Callable[[], None] = lambda: None
+
+    def settle_first(self, settle: Callable[[], None]) -> None:
+        """Before anything is read here, `settle` brings what was taken note of elsewhere."""
+        self._settle = settle
 
     def touch(self, digest: Digest) -> None:
         """This blob or manifest is used now."""
@@ -38,10 +43,12 @@ class Usage:
 
     def __contains__(self, digest: Digest) -> bool:
         """Whether it was used since the last flush."""
+        self._settle()
         return digest in self._touched
 
     async def flush(self) -> None:
         """Bring all uses into the index. One that it cannot take is kept in mind for the next time."""
+        self._settle()
         touched, self._touched = self._touched, {}
         if not touched:
             return
