@@ -26,10 +26,13 @@ def draw_ratios(lines: Sequence[Line], file: Path) -> None:
     marks = [(line, goal) for line in lines for goal in line.row.goals if line.judged(goal)]
     panels = (
         (
-            "against nginx (1 is as good, further right is better)",
+            "against nginx: 1 is as good, further right is better",
             [each for each in marks if each[1].against == NGINX.name],
         ),
-        ("what is allowed, divided by what is used", [each for each in marks if each[1].against is None]),
+        (
+            "what is allowed / what it is: 1 and more is kept",
+            [each for each in marks if each[1].against is None],
+        ),
     )
     rows = max(1, *(len(marks) for _, marks in panels))
     figure, axes = _figure((14.0, 1.2 + 0.42 * rows))
@@ -69,9 +72,18 @@ def _bar(axis: Any, at: int, mark: Mark) -> float:
     axis.plot([must, must], [at - 0.42, at + 0.42], color=INK, linewidth=2.0)
     axis.plot([aim, aim], [at - 0.42, at + 0.42], color=AIM, linewidth=2.0, linestyle=":")
     end = max(high, must, aim)
-    value = number(median(line.judged(goal))) + ("" if goal.against else f" {line.row.unit}")
-    axis.annotate(value, (end, at), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9, color=INK)
+    axis.annotate(
+        _value(line, goal), (end, at), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9, color=INK
+    )
     return end
+
+
+def _value(line: Line, goal: Goal) -> str:
+    """Return the figure as the table has it, which for a ratio may be the other way round than the bar."""
+    figure = number(median(line.judged(goal)))
+    if goal.against is None:
+        return f"{figure} {line.row.unit}"
+    return figure if line.row.more_is_better else f"{figure} of {goal.against}'s"
 
 
 def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
