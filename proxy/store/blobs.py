@@ -36,7 +36,7 @@ from proxy.oci.names import Digest
 from proxy.store.bad_files import BadFiles
 from proxy.store.contents import Wrong, is_right, read_whole
 from proxy.store.integrity import Found, Integrity
-from proxy.store.pages import is_resident, is_unreadable, read_through
+from proxy.store.pages import is_unreadable, read_through, resident_until
 from proxy.store.threads import in_thread
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ SMALL_BYTES: Final = 64 * 1024
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _KNOWN_BLOBS: Final = 100_000
-_WINDOW_BYTES: Final = 4 * 1024 * 1024
+_WINDOW_BYTES: Final = 16 * 1024 * 1024
+_READ_AHEAD_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -59,13 +60,16 @@ class StoredBlob:
     blobs: Blobs
 
     async def visible(self, offset: int) -> int:
-        """Where the bytes that can be sent without waiting for the disk end: some MiB on, read ahead in a thread.
+        """Where the bytes that can be sent without waiting for the disk end: some of those in the page cache, or what
+        was brought there in a thread.
 
         Raises Unavailable if the disk fails; a file that cannot be read any more is set aside first.
         """
-        end = min(self.size, offset + _WINDOW_BYTES)
-        if not (is_resident(self.fd, offset) and is_resident(self.fd, end - 1)):
-            await self.blobs.read_ahead(self, offset, end)
+        resident = resident_until(self.fd, offset, min(self.size, offset + _WINDOW_BYTES), _READ_AHEAD_BYTES)
+        if resident > offset:
+            return resident
+        end = min(self.size, offset + _READ_AHEAD_BYTES)
+        await self.blobs.read_ahead(self, offset, end)
         return end
 
     def close(self) -> None:

@@ -27,6 +27,19 @@ def is_resident(fd: int, offset: int) -> bool:
     return True
 
 
+def resident_until(fd: int, start: int, stop: int, step: int) -> int:
+    """Where, in steps of so many bytes, the first part begins that is not in the page cache, or else `stop`.
+
+    Of each part the ends are looked at: what is read and dropped comes and goes in large pieces.
+    """
+    while start < stop:
+        end = min(start + step, stop)
+        if not (is_resident(fd, start) and is_resident(fd, end - 1)):
+            break
+        start = end
+    return start
+
+
 def read_through(fd: int, start: int, stop: int) -> None:
     """Bring a part of a file into the page cache. Blocking. Raises OSError."""
     piece = bytearray(_PIECE_BYTES)
