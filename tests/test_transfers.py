@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 
+from proxy.oci.names import Digest
 from tests.blob_rig import KIB, MIB, add_layer
 from tests.cache_rig import CacheRig
 from tests.fake_hub import FakeHub
@@ -55,3 +59,35 @@ async def test_a_stop_ends_a_transfer_that_waits_and_keeps_what_came(hub: FakeHu
     hub.release()
     await cache.start()
     assert (await cache.get_blob(REPOSITORY, layer.digest)).body == layer.content
+
+
+class HeldHash:
+    """Takes nothing in until it may."""
+
+    def __init__(self, digest: Digest, may: threading.Event) -> None:
+        self._hash = hasher_of(digest)
+        self._may = may
+
+    def update(self, content: memoryview) -> None:
+        assert self._may.wait(10)
+        self._hash.update(content)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+hasher_of = Digest.hasher
+
+
+async def test_readers_need_not_wait_until_what_came_is_hashed(
+    hub: FakeHub, cache: CacheRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may = threading.Event()
+    monkeypatch.setattr(Digest, "hasher", lambda digest: HeldHash(digest, may))
+    layer = add_layer(hub, 4 * MIB)
+    async with cache.open(f"/v2/{REPOSITORY}/blobs/{layer.digest}") as response:
+        try:
+            begin = await asyncio.wait_for(response.content.readexactly(KIB), 5)
+        finally:
+            may.set()
+        assert begin + await response.content.read() == layer.content

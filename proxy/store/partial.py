@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.oci.names import Digest
@@ -47,19 +48,23 @@ class Partial:
             pass  # It was removed at that moment, or has become the blob.
         if self.found:
             return
-        piece = bytearray(_PIECE)
+        piece = bytearray(min(_PIECE, os.fstat(self.fd).st_size))
         while read := os.preadv(self.fd, [piece], self.length):
             self._hash.update(memoryview(piece)[:read])
             self.length += read
 
-    def write(self, content: bytes | memoryview) -> int:
-        """Append, and return how many bytes that were: all. Raises OSError."""
+    def write(self, content: bytes | memoryview, written: Callable[[], None] = lambda: None) -> int:
+        """Append, and return how many bytes that were: all. Raises OSError.
+
+        `written` is called once they can be read from the file, before they are hashed.
+        """
         left = memoryview(content)
         while left:
-            written = os.pwrite(self.fd, left, self.length)
-            self.length += written
-            self._hash.update(left[:written])
-            left = left[written:]
+            appended = os.pwrite(self.fd, left, self.length)
+            self.length += appended
+            written()
+            self._hash.update(left[:appended])
+            left = left[appended:]
         return len(content)
 
     def is_whole(self) -> bool:

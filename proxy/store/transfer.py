@@ -1,8 +1,11 @@
 """Large bodies arrive in a thread of their own: read in big pieces, written and hashed at once, off the event loop.
 
-The event loop learns of progress when it matters: at the first bytes, after every ANNOUNCE_BYTES, when nothing more
-arrives for a moment, and at the end. One thread for each transfer and never the shared pool, where a few downloads
-would keep every small piece of work waiting (PERFORMANCE 4).
+The event loop learns of progress when it matters: at the first bytes, after every ANNOUNCE_BYTES or ANNOUNCE_SECONDS,
+when nothing more arrives for a moment, and at the end. It learns of bytes before they are hashed: while this thread
+does that, the loop has the interpreter for itself.
+
+One thread for each transfer and never the shared pool, where a few downloads would keep every small piece of work
+waiting (PERFORMANCE 4).
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from proxy.store.partial import Partial
 from proxy.store.threads import in_thread
 
 PIECE_BYTES: Final = 1024 * 1024
-ANNOUNCE_BYTES: Final = 2 * 1024 * 1024
+ANNOUNCE_BYTES: Final = 4 * 1024 * 1024
+ANNOUNCE_SECONDS: Final = 0.02
+"""Whichever comes first: the bytes with a fast upstream, the seconds with a slow one."""
 PAUSE_SECONDS: Final = 0.01
 """Nothing for so long, and what has arrived is announced."""
 
@@ -83,19 +88,37 @@ class Transfers:
         self._threads.shutdown()
 
 
+class _News:
+    """When the loop is told what one transfer has written: not of each piece, which would cost more than moving it."""
+
+    def __init__(self, partial: Partial, announce: Callable[[], None]) -> None:
+        self._partial = partial
+        self._announce = announce
+        self._told = 0
+        self._told_at = float("-inf")
+
+    def written(self) -> None:
+        """There is more."""
+        is_much = self._partial.length - self._told >= ANNOUNCE_BYTES
+        if is_much or time.monotonic() - self._told_at >= ANNOUNCE_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell all of it."""
+        self._told, self._told_at = self._partial.length, time.monotonic()
+        self._announce()
+
+
 def _receive(body: RawBody, partial: Partial, announce: Callable[[], None], stop: int, speed: Speed | None) -> None:
     buffer = memoryview(bytearray(max(0, min(PIECE_BYTES, stop - partial.length))))
-    announced = -1
+    news = _News(partial, announce)
     while body.left and partial.length < stop and not (speed is not None and speed.is_slow):
         into = buffer[: stop - partial.length]
         started = time.monotonic()
         received = body.receive(into, PAUSE_SECONDS)
         if not received:
-            announce()
+            news.tell()
             received = body.receive(into, None)
         if speed is not None:
             speed.note(time.monotonic() - started, received, full=received == len(into))
-        partial.write(into[:received])
-        if announced < 0 or partial.length - announced >= ANNOUNCE_BYTES:
-            announced = partial.length
-            announce()
+        partial.write(into[:received], news.written)
