@@ -106,6 +106,14 @@ def test_a_figure_is_judged_by_the_side_that_is_better(figure: float, more: Stat
     assert Goal(must=0.6, aim=0.9).state(None, more_is_better=True) is State.UNKNOWN
 
 
+def test_a_goal_is_about_our_figures_or_about_ratios_within_a_round() -> None:
+    figures = line(Row("memory", "MiB"), [40, None, 60], [20, 20, 20])
+
+    assert figures.judged(Goal(must=60, aim=40)) == [40, 60]
+    assert figures.judged(Goal(must=1, aim=1, against=NGINX.name)) == [2, 3]
+    assert figures.state(Goal(must=60, aim=40)) is State.MUST
+
+
 def test_every_goal_of_the_full_form_has_an_aim_beyond_its_must_and_a_rival_that_exists() -> None:
     rows = [row for work in works(FULL, docker=True) for row in work.rows]
     names = {None, TWO_WORKERS.name, *(rival.name for rival in RIVALS)}
@@ -143,10 +151,11 @@ def test_the_page_compares_two_workers_with_one_and_says_which_goals_are_met() -
 
 
 def test_a_goal_without_its_rival_is_not_measured_and_not_drawn(tmp_path: Path) -> None:
-    goals = (Goal(must=1, aim=2, ours=TWO_WORKERS.name, against=OURS.name),)
+    goals = (Goal(must=1, aim=2, against=NGINX.name),)
+    broken = line(Row("hits", "MB/s", True, goals), [1], [None])
 
-    text = markdown([line(Row("hits", "MB/s", True, goals), [1], [1])], [OURS.name], [], [], ["it broke"])
-    draw_ratios([line(Row("hits", "MB/s", True, goals), [1], [1])], tmp_path / "empty.png")
+    text = markdown([broken], [OURS.name], [], [], ["it broke"])
+    draw_ratios([broken], tmp_path / "empty.png")
 
     assert "| ≥ 1 | ≥ 2 |  | not measured |" in text
     assert "- it broke" in text
