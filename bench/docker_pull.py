@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -61,6 +62,6 @@ def _pull(daemon: Dockerd, port: int) -> float:
         daemon.pull(name)
         seconds = time.perf_counter() - start
         daemon.forget(name)
-    except CommandFailed as error:
+    except (CommandFailed, subprocess.TimeoutExpired) as error:
         raise BenchError(str(error).strip().splitlines()[-1]) from error
     return seconds

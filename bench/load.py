@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -71,13 +71,16 @@ def pull_often(
 def holding(port: int, path: str, count: int) -> Iterator[None]:
     """Keep so many connections open that do nothing any more, each after one answer."""
     with ExitStack() as stack:
-        for _ in range(count):
+        for number in range(count):
             connection = stack.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=10)))
-            connection.request("GET", path)
-            response = connection.getresponse()
-            response.read()
-            if response.status != 200:
-                raise BenchError(f"the response was {response.status}")
+            try:
+                connection.request("GET", path)
+                response = connection.getresponse()
+                response.read()
+            except (OSError, HTTPException) as error:
+                raise BenchError(f"connection {number + 1}: {error}") from error
+            if response.status != 200 or connection.sock is None:
+                raise BenchError(f"connection {number + 1} was not kept after a response of {response.status}")
         yield
 
 

@@ -86,8 +86,16 @@ def standing(directory: Path, form: Form, rivals: Sequence[Rival], *, docker: bo
         warm = {rival.name: stack.enter_context(serving(rival, directory, registry.url)) for rival in rivals}
         for name, server in warm.items():
             _warm_up(name, server, registry)
-        daemon = stack.enter_context(dockerd(registry.url, directory / "dockerd.log")) if docker else None
+        daemon = _daemon(stack, registry, directory / "dockerd.log") if docker else None
         yield Stand(directory, form, registry, warm, make_pair(directory), daemon)
+
+
+def _daemon(stack: ExitStack, registry: Upstream, log: Path) -> Dockerd:
+    """Start a dockerd, which goes with the stack; `AssertionError` is how its rig says that it did not come up."""
+    try:
+        return stack.enter_context(dockerd(registry.url, log))
+    except AssertionError as error:
+        raise BenchError(f"dockerd: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _warm_up(name: str, server: Server, registry: Upstream) -> None:
