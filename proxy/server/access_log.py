@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TextIO
 
 from proxy.oci.names import Repository
@@ -44,19 +44,7 @@ class Exchange:
 
     def again(self, address: str) -> Exchange:
         """The same request of perhaps another client, answered alike and at once."""
-        asker = self.asker if self.asker.address == address else Asker(address, self.asker.agent)
-        return Exchange(
-            asker,
-            self.method,
-            self.started,
-            self.kind,
-            self.repository,
-            self.subject,
-            self.status,
-            self.sent,
-            self.outcome,
-            first_byte_seconds=0.0,
-        )
+        return replace(self, asker=Asker(address, self.asker.agent), first_byte_seconds=0.0, aborted=False)
 
     def moved(self, count: int) -> None:
         """So many more body bytes were sent."""

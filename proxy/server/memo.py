@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -35,12 +36,12 @@ _HEAD_BYTES: Final = 1024
 class _Kept:
     """An answer, and to whom it was given."""
 
-    __slots__ = ("_body", "_bytes", "_response", "digest", "exchange", "repeats", "until")
+    __slots__ = ("_body", "_bytes", "_head", "digest", "exchange", "repeats", "until")
 
     def __init__(
-        self, response: web.StreamResponse, body: bytes, until: float, digest: Digest, exchange: Exchange
+        self, head: Callable[[], bytes], body: bytes, until: float, digest: Digest, exchange: Exchange
     ) -> None:
-        self._response = response
+        self._head = head
         self._body = body
         self._bytes = b""
         self.until = until
@@ -51,7 +52,7 @@ class _Kept:
     def bytes(self) -> bytes:
         """Made when they are needed: most requests are not repeated within the second."""
         if not self._bytes:
-            self._bytes = _head(self._response) + self._body
+            self._bytes = self._head() + self._body
         return self._bytes
 
 
@@ -87,16 +88,19 @@ class Memo:
 
     def keep(self, request: bytes, response: web.StreamResponse, digest: Digest, exchange: Exchange) -> None:
         """Keep the answer to these bytes: a response that was prepared, and what is counted of it."""
+        body = response.body if isinstance(response, web.Response) and exchange.method != "HEAD" else b""
+        if isinstance(body, bytes):
+            self.put(request, partial(_head, response), body, digest, exchange)
+
+    def put(self, request: bytes, head: Callable[[], bytes], body: bytes, digest: Digest, exchange: Exchange) -> None:
+        """Likewise, of an answer in two parts; `head` is called when it is given for the first time."""
+        assert exchange.outcome is not None
         if not self._is_current():
             self._renew()
-        assert exchange.outcome is not None
-        body = response.body if isinstance(response, web.Response) and exchange.method != "HEAD" else b""
-        if not isinstance(body, bytes):
-            return
         self._bytes += len(request) + len(body) + _HEAD_BYTES
         if self._bytes <= _MAX_BYTES:
             until = self._end if exchange.outcome.until is None else min(self._end, exchange.outcome.until)
-            self._kept[request] = _Kept(response, body, until, digest, exchange)
+            self._kept[request] = _Kept(head, body, until, digest, exchange)
 
     def _repeat(self, kept: _Kept, client: str) -> Repeat:
         exchange = kept.exchange.again(client)
