@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
 from proxy.app import App
+from proxy.app.crew import gather_crew
+from proxy.app.listener import Opened
+from proxy.app.server import Server
+from proxy.app.sockets import open_sockets
 from proxy.config import (
     AccessOptions,
     Address,
@@ -69,7 +74,8 @@ class CacheRig:
     """A cache that can be started, stopped, and started again on the same folder.
 
     `username` None: an upstream without an account. `options` are keyword arguments of `Config` that replace ours.
-    `trust` is what our client makes of the cache's certificate, if it has one.
+    `trust` is what our client makes of the cache's certificate, if it has one. With `beside` clients are served as by a
+    process beside the cache: all that it says goes by the same sockets, only that both run in this event loop.
     """
 
     upstream_url: str
@@ -83,7 +89,9 @@ class CacheRig:
     options: Mapping[str, Any] = field(default_factory=dict)
     trust: ssl.SSLContext | bool = True
     log: io.StringIO = field(default_factory=io.StringIO)
+    beside: bool = field(default_factory=lambda: bool(os.environ.get("PULLTHROUGH_TEST_BESIDE")))
 
+    server: Server | None = None
     app: App = field(init=False)
     _session: aiohttp.ClientSession = field(init=False)
 
@@ -120,10 +128,19 @@ class CacheRig:
         return replace(config, **self.options)
 
     async def start(self) -> None:
-        self.app = App(self.config(), clock=self.clock, access_log=self.log)
+        config = self.config()
+        crew = gather_crew(2) if self.beside else None
+        self.app = App(config, clock=self.clock, access_log=self.log, crew=crew)
         await self.app.start()
+        if crew is not None:
+            sockets = open_sockets(ANY_PORT.host, ANY_PORT.port, reuse_port=False)
+            self.server = Server(config, crew, 1, Opened(sockets, lasting=False))
+            await self.server.start()
 
     async def stop(self) -> None:
+        if self.server is not None:
+            await self.server.stop()
+            self.server = None
         await self.app.stop()
 
     async def restart(self) -> None:
@@ -132,7 +149,7 @@ class CacheRig:
 
     @property
     def url(self) -> str:
-        return self.app.client_url
+        return self.app.client_url if self.server is None else self.server.url
 
     async def send(
         self, method: str, path: str, headers: Mapping[str, str] | list[tuple[str, str]] | None = None

@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("housekeeping", "pull"),
     ("setup",),
     ("server",),
+    ("workers",),
     ("app", "doctor"),
     ("cli",),
     ("__main__",),

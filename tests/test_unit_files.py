@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.app import HANDING_OVER_SECONDS
-from proxy.app.listener import BACKLOG
+from proxy.app.listener import HANDING_OVER_SECONDS
+from proxy.app.sockets import BACKLOG
 from proxy.cli import _parser
 from proxy.config import Config, load
 from proxy.systemd.activation import NAMES

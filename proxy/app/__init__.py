@@ -4,27 +4,29 @@ store.py                        what lives as long as the process and its folder
 generation.py, generations.py   what a configuration gives, and a reload replaces
 listener.py, sockets.py         where clients and people come in
 service.py                      the process: signals, and what the service manager is told
+crew.py, server.py              several processes: what they share, and what those are that serve beside this one
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
-from socket import gethostname, socket
-from typing import Final, Protocol, TextIO
+from socket import gethostname
+from typing import Protocol, TextIO
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from proxy import __version__
+from proxy.app.crew import HOST, Crew
 from proxy.app.errors import StartError
 from proxy.app.facts import gather_facts
 from proxy.app.generation import Generation, Shared
 from proxy.app.generations import Generations
 from proxy.app.house import build_house
-from proxy.app.listener import Listener
+from proxy.app.listener import HANDING_OVER_SECONDS, Listener, Opened
 from proxy.app.quotas import Quotas
 from proxy.app.reloading import carried_over
 from proxy.app.status import status_document
@@ -41,11 +43,10 @@ from proxy.server.events import Feed
 from proxy.server.quota_api import QuotaApi
 from proxy.server.setup_api import SetupApi
 from proxy.webhook.keeper import Keeper as Webhook
+from proxy.workers.counts import count
+from proxy.workers.desk import Desk
 
 __all__ = ["App", "StartError"]
-
-HANDING_OVER_SECONDS: Final = 1.0
-"""While another process takes what is new: how long connections that began with us may take to reach us and to ask."""
 
 
 class _Part(Protocol):
@@ -63,14 +64,16 @@ class App:
         *,
         clock: Clock | None = None,
         access_log: TextIO | None = None,
-        passed: Mapping[str, Sequence[socket]] | None = None,
+        opened: Mapping[str, Opened] | None = None,
+        crew: Crew | None = None,
     ) -> None:
-        """`passed` are sockets from the service manager: `clients`, `admin`."""
+        """`opened` are sockets that there are already: `clients`, `admin`. With a `crew` this is the host of it."""
         self.config = config
         self.metrics = Metrics(aliases=config.metrics.aliases, version=__version__)
         self._clock = clock or SystemClock()
         self._started_at = self._clock.monotonic()
-        self.store = Store(config, self.metrics, self._clock)
+        self._changed = crew.board.changed if crew else _nothing
+        self.store = Store(config, self.metrics, self._clock, self._changed)
         self.quotas = Quotas(config.quota, self.store.index, self.metrics, self._clock)
         self.prober = self.quotas.prober(lambda: self.generation.upstreams.values())
         self.report = self.quotas.report(lambda: self.generation.accounts())
@@ -79,16 +82,20 @@ class App:
         self._generations = Generations(config, shared)
         self._certificate = Certificate()
         self._connections = Connections(
-            self._answer, self._repeat, self.metrics, config.server, certificate=self._certificate
+            self._answer,
+            self._repeat,
+            self.metrics,
+            config.server,
+            certificate=self._certificate,
+            census=crew.board.seat(HOST) if crew else None,
         )
+        self._desk = Desk(crew.desk, self._answer, self._count) if crew else None
         clients = web.ServerRunner(self._connections, shutdown_timeout=0.5)
-        passed, shared_port = passed or {}, config.server.reuse_port
-        self._clients = Listener(
-            clients, config.server.listen, "[server] listen", shared_port, passed.get("clients", ())
-        )
+        opened, reuse_port = opened or {}, config.server.reuse_port
+        self._clients = Listener(clients, config.server.listen, "[server] listen", reuse_port, opened.get("clients"))
         self._feed = Feed({"status": self._status_now, "quota": self._quota_without_time})
         self._admins = Listener(
-            self._admin_runner(shared), config.admin.listen, "[admin] listen", shared_port, passed.get("admin", ())
+            self._admin_runner(shared), config.admin.listen, "[admin] listen", reuse_port, opened.get("admin")
         )
         self._ready = False
         self._closing = AsyncExitStack()
@@ -142,6 +149,8 @@ class App:
         self.metrics.watch_cache(self.store.sample)
         self.metrics.watch_room(self.store.room.sample)
         self.metrics.watch_scrub(self.store.scrub.last_finished)
+        if self._desk is not None:
+            await self._start_part(self._desk)
         await self._start_part(self._admins)  # Before the clients', so that it closes later: /readyz tells of the stop.
         await self._start_part(self._clients)
         await self._admins.prefer_newest()  # A scrape, or whoever waits for /readyz, is answered by one of two.
@@ -166,6 +175,7 @@ class App:
         config, waiting = carried_over(self.config, config)
         pair = await self._pair(config)
         await self._generations.replace(config)
+        self._changed()
         self._certificate.use(pair)
         self._connections.apply(config.server)
         self.store.apply(config.cache)
@@ -213,6 +223,10 @@ class App:
         """What the generation of this moment has just answered to the same bytes."""
         return self.generation.routes.repeat(request, client)
 
+    def _count(self, content: bytes) -> None:
+        """What a process beside this one has counted."""
+        count(content, self.metrics.connection_refused)
+
     def _client_place(self) -> tuple[str, int]:
         """Scheme and port of the client listener."""
         place = urlsplit(self.client_url)
@@ -231,7 +245,7 @@ class App:
 
     async def _drain(self) -> None:
         """No new connections; what runs may end, within the bound."""
-        draining = asyncio.ensure_future(self._generations.drain())
+        draining = asyncio.ensure_future(self._all_served())
         try:
             await self._hand_over()
             await asyncio.wait([draining], timeout=self.config.server.shutdown_timeout)
@@ -239,11 +253,21 @@ class App:
             draining.cancel()
             await asyncio.wait([draining])
 
+    async def _all_served(self) -> None:
+        """No request is being answered, and no process is left that would ask us more."""
+        await self._generations.drain()
+        if self._desk is not None:
+            await self._desk.deserted()
+
     async def _hand_over(self) -> None:
         """Close the door to clients; where another process has one there too, nobody is left in between."""
         await self._admins.prefer_newest()
         if await self._clients.prefer_newest():
             await asyncio.sleep(HANDING_OVER_SECONDS)
         await self._clients.close_door()
-        if self._clients.was_passed:
+        if self._clients.is_lasting:
             await asyncio.sleep(HANDING_OVER_SECONDS)
+
+
+def _nothing() -> None:
+    """Nobody else wants to know."""

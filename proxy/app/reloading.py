@@ -9,7 +9,7 @@ from typing import Final
 from proxy.config import Config
 
 FIXED: Final[Mapping[str, tuple[str, ...]]] = {
-    "server": ("listen", "reuse_port"),
+    "server": ("listen", "workers", "reuse_port"),
     "admin": ("listen",),
     "cache": ("directory", "memory", "max_fills"),
     "metrics": ("aliases",),

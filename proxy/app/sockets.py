@@ -1,4 +1,7 @@
-"""Listening sockets that two processes have on one address, for the moment of a restart.
+"""Listening sockets: opened for several processes of one cache, or had by two caches at the moment of a restart.
+
+The processes of one cache accept from the same socket, one connection at a time, so that the idle one comes first. What
+follows is about a restart, where an old and a new cache have a socket each on one address.
 
 With SO_REUSEPORT each process has a socket of its own there, and the kernel deals new connections out among them. When
 one is closed, whoever waits in its queue, or is in the middle of the handshake, is reset: about two clients at each
@@ -25,8 +28,45 @@ _SO_DETACH_REUSEPORT_BPF: Final = 68
 """socket(7). A program chooses the socket of a connection by its number, in the order in which they began to listen;
 for a number that none has, and without a program, the kernel chooses. The program stays until it is detached."""
 _RETURN: Final = 0x06
+BACKLOG: Final = 1024
+"""Connections that wait to be accepted."""
+
 _LISTENING: Final = "0A"
 _TABLES: Final = {socket.AF_INET: Path("/proc/self/net/tcp"), socket.AF_INET6: Path("/proc/self/net/tcp6")}
+
+
+class SharedSocket(socket.socket):
+    """One that listens already, for a loop that shall accept one connection at a time (`backlog` 1) and leave it so."""
+
+    def listen(self, backlog: int = BACKLOG, /) -> None:
+        """It does."""
+
+
+def open_sockets(host: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
+    """Sockets that listen on all addresses of a host, for several processes; no host is every address. Blocking.
+
+    Raises OSError.
+    """
+    flags = socket.AI_PASSIVE
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=flags)
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            sock: socket.socket = SharedSocket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
+            sock.bind(address)
+            socket.socket.listen(sock, BACKLOG)
+            sock.setblocking(False)
+    except BaseException:
+        for each in sockets:
+            each.close()
+        raise
+    return sockets
 
 
 def prefer_newest(sockets: Sequence[socket.socket]) -> bool:

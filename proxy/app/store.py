@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Final, Protocol
@@ -54,13 +55,16 @@ class Keeper(Protocol):
 class Store:
     """The open folder of one process: `start`, then `finish`, then `aclose`."""
 
-    def __init__(self, config: Config, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, metrics: Metrics, clock: Clock, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`changed` is called when what answers depend on is another."""
         self.directory = config.cache.directory
         self._clock = clock
         self._disk = ThreadPoolExecutor(DISK_THREADS, "disk")
         self._writers = ThreadPoolExecutor(FILL_THREADS, "fill")
         self._scrubber = ThreadPoolExecutor(1, "scrub")
-        self.index = Index(self.directory / "index.sqlite", clock)
+        self.index = Index(self.directory / "index.sqlite", clock, changed)
         integrity = Integrity(self.index, metrics)
         self.blobs = Blobs(self.directory, config.cache.memory, self._disk, integrity)
         self.usage = Usage(self.blobs, self.index, clock)

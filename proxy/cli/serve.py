@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Greet, then serve."""
     from proxy.app.errors import StartError
-    from proxy.app.service import run as run_service
+    from proxy.app.running import run as run_service
     from proxy.cli.banner import banner
 
     config = _read(arguments)

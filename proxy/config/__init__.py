@@ -89,13 +89,14 @@ def default_directory(environ: Mapping[str, str]) -> Path:
 class ServerOptions:
     """The listener for clients, and what it takes from them at most; 0 is no limit.
 
-    With `tls_certificate`, the chain in PEM, and `tls_key` it speaks https, otherwise http; never both.
-    `header_timeout` is how long a client may take to send a request's headers; `max_requests` is how many requests are
-    answered at the same time, those that wait for upstream included; `memo` keeps the answers of a second for those who
-    ask the same.
+    `workers` is how many processes serve them; with `tls_certificate`, the chain in PEM, and `tls_key` that is https,
+    otherwise http, never both. `header_timeout` is how long a client may take to send a request's headers;
+    `max_requests` is how many requests are answered at the same time, those that wait for upstream included; `memo`
+    keeps the answers of a second for those who ask the same.
     """
 
     listen: Address = field(default=Address("0.0.0.0", 5000), metadata=ADDRESS)
+    workers: int = field(default=1, metadata=SOME)
     tls_certificate: Path | None = field(default=None, metadata=PATH)
     tls_key: Path | None = field(default=None, metadata=PATH)
     shutdown_timeout: float = field(default=30.0, metadata=DURATION)

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import sys
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 
 from proxy.config import ServerOptions
-from proxy.metrics import Metrics
 from proxy.oci.errors import RegistryError, TooManyRequests, Unavailable
 from proxy.server import responses
+from proxy.server.census import Census, OwnCensus
 from proxy.server.certificate import Certificate
 from proxy.server.connection import Connection, Host, Patience, request_of
 from proxy.server.floor import FLOOR, Floor
@@ -41,6 +42,13 @@ _LINGERING: Final = 256
 _LINGERING_SECONDS: Final = 1.0
 
 
+class Counter(Protocol):
+    """Whoever counts what is refused."""
+
+    def connection_refused(self, reason: str) -> None:
+        """A connection of a client was refused, or ended before its time."""
+
+
 class Connections(Host):
     """Makes a Connection of each that is accepted, and counts them. One for each event loop."""
 
@@ -48,19 +56,21 @@ class Connections(Host):
         self,
         handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         repeat: Callable[[bytes, str], bytes | None],
-        metrics: Metrics,
+        metrics: Counter,
         options: ServerOptions,
         floor: Floor = FLOOR,
         certificate: Certificate | None = None,
+        census: Census | None = None,
     ) -> None:
-        """`certificate` says whether the next connection is one of TLS, and with what."""
+        """`certificate` says whether the next connection is one of TLS, and with what; `census` what there are, of
+        all who serve these clients."""
         super().__init__(handler, request_factory=request_of, handler_cancellation=True)
         self._repeat = repeat
         self._metrics = metrics
         self._floor = floor
         self._certificate = certificate or Certificate()
+        self._census = census or OwnCensus()
         self._open = 0
-        self._by_client: dict[str, int] = {}
         self._lingering = 0
         self._told = False
         self.apply(options)
@@ -68,12 +78,13 @@ class Connections(Host):
     def apply(self, options: ServerOptions) -> None:
         """Use these limits from now on; connections that there are stay."""
         self.patience = Patience(header=options.header_timeout, floor=self._floor)
-        self._limit = _affordable(options.max_connections)
-        self._client_limit = options.max_connections_per_client
+        self._limit = options.max_connections or sys.maxsize
+        self._own_limit = _affordable()
+        self._client_limit = options.max_connections_per_client or sys.maxsize
 
     def __len__(self) -> int:
-        """How many are open."""
-        return self._open
+        """How many are open, with all who serve these clients."""
+        return self._census.total
 
     def __bool__(self) -> bool:
         return True
@@ -88,25 +99,22 @@ class Connections(Host):
         """Whether this connection is served; if not, it is told so and ended."""
         peer = transport.get_extra_info("peername")
         client = str(peer[0]) if isinstance(peer, tuple) else "-"
-        own = self._by_client.get(client, 0)
-        if self._limit and self._open >= self._limit:
+        if self._open >= self._own_limit or self._census.total >= self._limit:
             self._tell_the_log()
             self._turn_away(transport, "max_connections", _TOO_MANY)
             return False
-        if self._client_limit and own >= self._client_limit:
+        if self._census.of(client) >= self._client_limit:
             self._turn_away(transport, "max_connections_per_client", _TOO_MANY_OF_CLIENT)
             return False
         self._open += 1
-        self._by_client[client] = own + 1
+        self._census.came(client)
         connection.client = client
         return True
 
     def left(self, connection: Connection) -> None:
         """An admitted connection has ended."""
         self._open -= 1
-        own = self._by_client.pop(connection.client) - 1
-        if own:
-            self._by_client[connection.client] = own
+        self._census.went(connection.client)
 
     def answer(self, request: bytes, client: str) -> bytes | None:
         """The whole answer to a whole request, if it is known without a look at it."""
@@ -122,7 +130,7 @@ class Connections(Host):
             self._told = True
             reason = "[server] max_connections, and the limit of open files (ulimit -n) of this process"
             log.warning(
-                "clients are refused: there are %d connections, as many as there may be (%s)", self._open, reason
+                "clients are refused: there are %d connections, as many as there may be (%s)", len(self), reason
             )
 
     def _turn_away(self, transport: asyncio.Transport, reason: str, answer: bytes) -> None:
@@ -158,13 +166,10 @@ class _Refusal(asyncio.Protocol):
         self._done()
 
 
-def _affordable(wanted: int) -> int:
-    """As many connections as are wanted, or as the limit of open files allows if that is fewer; 0 is no limit."""
+def _affordable() -> int:
+    """As many connections as the limit of open files of this process allows."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if files == resource.RLIM_INFINITY:
-        return wanted
-    allowed = max(1, (files - _FILES_APART) // _FILES_EACH)
-    return min(wanted, allowed) if wanted else allowed
+    return sys.maxsize if files == resource.RLIM_INFINITY else max(1, (files - _FILES_APART) // _FILES_EACH)
 
 
 def _written(error: RegistryError) -> bytes:

@@ -24,6 +24,7 @@ from proxy.pull import Pull
 from proxy.server import responses
 from proxy.server.access_log import Exchange
 from proxy.server.accounting import Accounting
+from proxy.server.carrier import Carrier
 from proxy.server.connection import Connection
 from proxy.server.floor import TooSlow, cut
 from proxy.server.memo import MAX_REQUEST_BYTES, Memo
@@ -231,7 +232,10 @@ class Routes:
         assert writer is not None
         await writer.drain()  # Until all is sent (see Connection): nothing may overtake the headers.
         self._begun(exchange, response.status)
-        await self._pump.send(transport, content, start, stop, exchange.moved)
+        if isinstance(transport, Carrier):
+            await transport.carry(content, start, stop, exchange.moved)
+        else:
+            await self._pump.send(transport, content, start, stop, exchange.moved)
         await response.write_eof()
         return response
 
@@ -255,7 +259,8 @@ class Routes:
     ) -> None:
         """Keep an answer for those who ask the same in a moment, if it is one that can be given again."""
         connection = request.protocol
-        assert isinstance(connection, Connection)
+        if not isinstance(connection, Connection):
+            return
         if self._memo is None or connection.alone is None or len(connection.alone) > MAX_REQUEST_BYTES:
             return
         if exchange.outcome is None or not exchange.outcome.is_plain_hit:

@@ -66,8 +66,10 @@ class Vanished:
 class Index:
     """The index of one cache folder. All methods but `open` and `close` are called on the event loop."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, changed: Callable[[], None] = lambda: None) -> None:
+        """`changed` is called after each change of what can be read here."""
         self._path = path
+        self._changed = changed
         self._clock = clock
         self._connections: list[sqlite3.Connection] = []
         self._writer: Writer[Change] | None = None
@@ -78,7 +80,7 @@ class Index:
         self._committed_blobs = (0, 0)
         self._pending_blobs = (0, 0)
         self.version = 0
-        """Another number after each change of what can be read here."""
+        """Another number after each change, too."""
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Open or create the database and start the writer. Blocking. Raises OSError or sqlite3.Error."""
@@ -142,7 +144,7 @@ class Index:
         def settle(outcome: tuple[T, tuple[int, int]] | None, error: BaseException | None) -> None:
             if not remember:
                 self._remembered.clear()
-                self.version += 1
+                self._has_changed()
             if outcome is not None:
                 self._committed_blobs = outcome[1]
             if finished.done():
@@ -273,14 +275,18 @@ class Index:
 
     def _put(self, key: Key, row: Row, count: int = 0, size: int = 0) -> None:
         self._pending[key] = row
-        self.version += 1
         self._remembered.put(key, row)
+        self._has_changed()
         self._pending_blobs = self._pending_blobs[0] + count, self._pending_blobs[1] + size
         assert self._writer is not None
         self._writer.put(Change(key, row, count, size))
 
     def _delete(self, key: Key) -> None:
         self._put(key, GONE)
+
+    def _has_changed(self) -> None:
+        self.version += 1
+        self._changed()
 
     def _select(self, key: Key) -> Row | None:
         try:

@@ -17,9 +17,10 @@ _MICROSECONDS: Final = 1_000_000
 
 
 class Notifier:
-    """The line to the service manager of this process, if there is one."""
+    """The line to the service manager of this process, if there is one, or to `elder`, who passes on what is told."""
 
-    def __init__(self, environ: Mapping[str, str], pid: int) -> None:
+    def __init__(self, environ: Mapping[str, str], pid: int, elder: socket.socket | None = None) -> None:
+        self._elder = elder
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         """`@` stands for the NUL that begins the name of an abstract socket (unix(7))."""
@@ -58,9 +59,16 @@ class Notifier:
             await asyncio.sleep(interval)
 
     def _tell(self, *lines: str) -> None:
+        self.pass_on("\n".join(line.replace("\n", " ") for line in lines).encode())
+
+    def pass_on(self, message: bytes) -> None:
+        """Tell what another process of ours has to tell."""
+        if self._elder is not None:
+            with contextlib.suppress(OSError):
+                self._elder.send(message, socket.MSG_DONTWAIT)
+            return
         if not self._address:
             return
-        message = "\n".join(line.replace("\n", " ") for line in lines).encode()
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.sendto(message, self._address)
