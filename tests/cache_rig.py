@@ -134,7 +134,7 @@ class CacheRig:
         await self.app.start()
         if crew is not None:
             sockets = open_sockets(ANY_PORT.host, ANY_PORT.port, reuse_port=False)
-            self.server = Server(config, crew, 1, Opened(sockets, lasting=False))
+            self.server = Server(config, crew, 1, Opened(sockets, lasting=False), self.clock)
             await self.server.start()
 
     async def stop(self) -> None:

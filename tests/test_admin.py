@@ -22,9 +22,26 @@ class Process:
         self.metrics = Metrics(version="1")
         self.ready = False
         self.uptime = 0
+        self.settled = 0
+
+    async def settle(self) -> None:
+        self.settled += 1
 
     def application(self) -> Application:
-        return admin_application(self.metrics, lambda: self.ready, lambda: {"uptime_seconds": self.uptime})
+        status = {"uptime_seconds": self.uptime}
+        return admin_application(self.metrics, lambda: self.ready, lambda: status, self.settle)
+
+
+@pytest.mark.parametrize(
+    ("path", "times"), [("/metrics", 1), ("/api/status", 1), ("/healthz", 0), ("/readyz", 0)]
+)
+async def test_figures_are_read_when_they_are_settled_and_health_at_once(
+    aiohttp_client: Start, path: str, times: int
+) -> None:
+    process = Process()
+    client = await aiohttp_client(process.application())
+    await client.get(path)
+    assert process.settled == times
 
 
 async def test_healthz_answers_while_the_process_lives(aiohttp_client: Start) -> None:

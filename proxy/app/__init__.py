@@ -35,6 +35,7 @@ from proxy.certificates import CertificateError
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.metrics import Metrics
+from proxy.server.accounting import add
 from proxy.server.admin import admin_application
 from proxy.server.admin_api import AdminApi
 from proxy.server.certificate import Certificate, Pair, read_pair
@@ -43,7 +44,7 @@ from proxy.server.events import Feed
 from proxy.server.quota_api import QuotaApi
 from proxy.server.setup_api import SetupApi
 from proxy.webhook.keeper import Keeper as Webhook
-from proxy.workers.counts import count
+from proxy.workers.counts import add as add_counts
 from proxy.workers.desk import Desk
 
 __all__ = ["App", "StartError"]
@@ -89,7 +90,7 @@ class App:
             certificate=self._certificate,
             census=crew.board.seat(HOST) if crew else None,
         )
-        self._desk = Desk(crew.desk, self._answer, self._count) if crew else None
+        self._desk = Desk(crew.desk, self._answer, self._count, lambda: crew.board.edition) if crew else None
         clients = web.ServerRunner(self._connections, shutdown_timeout=0.5)
         opened, reuse_port = opened or {}, config.server.reuse_port
         self._clients = Listener(clients, config.server.listen, "[server] listen", reuse_port, opened.get("clients"))
@@ -223,9 +224,19 @@ class App:
         """What the generation of this moment has just answered to the same bytes."""
         return self.generation.routes.repeat(request, client)
 
+    async def _settle(self) -> None:
+        """All that was counted until now is counted here."""
+        if self._desk is not None:
+            await self._desk.flush()
+
     def _count(self, content: bytes) -> None:
         """What a process beside this one has counted."""
-        count(content, self.metrics.connection_refused)
+        add_counts(
+            content,
+            lambda batch: add(batch, self.metrics, self.quotas.traffic, self.store.usage),
+            self.generation.log,
+            self.metrics.connection_refused,
+        )
 
     def _client_place(self) -> tuple[str, int]:
         """Scheme and port of the client listener."""
@@ -239,7 +250,7 @@ class App:
         setup = SetupApi(self._client_place, lambda: list(self.generation.upstreams))
         rooms = (api, quota, setup, self._feed)
         routes = [route for room in rooms for route in room.routes()]
-        application = admin_application(self.metrics, lambda: self._ready, self.status, routes)
+        application = admin_application(self.metrics, lambda: self._ready, self.status, self._settle, routes)
         application.on_shutdown.append(self._feed.aclose)
         return web.AppRunner(application, access_log=None, shutdown_timeout=0.5)
 

@@ -129,6 +129,11 @@ class Generation:
         for upstream in self.upstreams.values():
             await self._shared.upstreams.give_back(upstream)
 
+    def log(self, lines: str) -> None:
+        """Lines of the access log that were made elsewhere."""
+        if self._access_log is not None:
+            self._access_log.append(lines)
+
     def accounts(self) -> list[Account]:
         """What is known of the quota of each upstream."""
         return [self.upstreams[options.name].account for options in self.config.upstreams]

@@ -11,11 +11,14 @@ from proxy.app.crew import Crew
 from proxy.app.errors import StartError
 from proxy.app.listener import HANDING_OVER_SECONDS, Listener, Opened
 from proxy.certificates import CertificateError
+from proxy.clock import Clock, SystemClock
 from proxy.config import Config
 from proxy.server.certificate import Certificate, Pair, read_pair
 from proxy.server.connections import Connections
+from proxy.server.memo import Memo
 from proxy.server.pump import Pump
-from proxy.workers.counts import Counts
+from proxy.server.repeats import Repeats
+from proxy.workers.counts import CountedLog, Counts
 from proxy.workers.line import Line
 from proxy.workers.relay import Relay
 
@@ -23,15 +26,18 @@ from proxy.workers.relay import Relay
 class Server:
     """`await start()`, then `await stop()`. `number` is its place on the board; `opened` are the clients' sockets."""
 
-    def __init__(self, config: Config, crew: Crew, number: int, opened: Opened) -> None:
+    def __init__(self, config: Config, crew: Crew, number: int, opened: Opened, clock: Clock | None = None) -> None:
         self.config = config
-        self._counts = Counts()
-        self._line = Line(crew.address, self._counts.take)
-        self._relay = Relay(self._line, Pump(), self._counts.connection_refused)
+        self._counts = Counts(lambda: self._line.report())
+        self._repeats = Repeats(self._counts.answered)
+        self._line = Line(crew.address, self._counted)
+        self._board = crew.board
+        self._clock = clock or SystemClock()
+        self._relay = Relay(self._line, Pump(), self._counts.connection_refused, self._edition, self._memo(config))
         self._certificate = Certificate()
         self._connections = Connections(
             self._relay,
-            lambda request, client: None,
+            self._relay.repeat,
             self._counts,
             config.server,
             certificate=self._certificate,
@@ -50,6 +56,7 @@ class Server:
         """Serve clients; the host need not be there yet. Raises StartError."""
         try:
             self._certificate.use(await self._pair(self.config))
+            self._closing.callback(self._counts.close)
             self._closing.callback(self._line.close)
             self._line.start()
             self._closing.push_async_callback(self._certificate.aclose)
@@ -70,7 +77,21 @@ class Server:
         pair = await self._pair(config)
         self._certificate.use(pair)
         self._connections.apply(config.server)
+        self._relay.memo = self._memo(config)
         self.config = config
+
+    def _memo(self, config: Config) -> Memo | None:
+        if not config.server.memo:
+            return None
+        log = CountedLog(config.log.format, self._counts.log) if config.log.access else None
+        return Memo(self._edition, self._repeats, log, self._clock)
+
+    def _edition(self) -> int:
+        return self._board.edition
+
+    def _counted(self) -> list[bytes]:
+        self._repeats.settle()
+        return self._counts.take()
 
     async def _drain(self) -> None:
         draining = asyncio.ensure_future(self._relay.drain())

@@ -51,13 +51,30 @@ class Exchange:
         self.sent += count
 
 
-class AccessLog:
-    """Writes exchanges to a text stream."""
+Style = Literal["text", "json"]
 
-    def __init__(self, stream: TextIO, style: Literal["text", "json"]) -> None:
-        self._stream = stream
+
+class Lines:
+    """Makes the lines."""
+
+    def __init__(self, style: Style) -> None:
         self._format = _json_line if style == "json" else _text_line
         self._stamp, self._stamped = "", 0
+
+    def line(self, exchange: Exchange, seconds: float) -> str:
+        """What is written of an exchange that took so long, if it is answered now."""
+        now = int(time.time())
+        if now != self._stamped:
+            self._stamp, self._stamped = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), now
+        return self._format(self._stamp, exchange, seconds)
+
+
+class AccessLog(Lines):
+    """Writes exchanges to a text stream."""
+
+    def __init__(self, stream: TextIO, style: Style) -> None:
+        super().__init__(style)
+        self._stream = stream
         self._lines: deque[str] = deque(maxlen=_MAX_LINES)
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
@@ -66,16 +83,9 @@ class AccessLog:
         """Take note of an answered request that took so long."""
         self.append(self.line(exchange, seconds))
 
-    def line(self, exchange: Exchange, seconds: float) -> str:
-        """What is written of it, if it is answered now."""
-        now = int(time.time())
-        if now != self._stamped:
-            self._stamp, self._stamped = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), now
-        return self._format(self._stamp, exchange, seconds)
-
-    def append(self, line: str) -> None:
-        """This is one more line."""
-        self._lines.append(line)
+    def append(self, lines: str) -> None:
+        """These are more lines, or one."""
+        self._lines.append(lines)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from proxy.metrics import Metrics
 from proxy.server.admin_api import api_errors
@@ -15,6 +16,7 @@ METRICS: Final = web.AppKey("metrics", Metrics)
 READY: Final = web.AppKey[Callable[[], bool]]("ready")
 STATUS: Final = web.AppKey[Callable[[], dict[str, object]]]("status")
 
+_WITHOUT_FIGURES: Final = frozenset({"/healthz", "/readyz"})
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -22,10 +24,14 @@ def admin_application(
     metrics: Metrics,
     ready: Callable[[], bool],
     status: Callable[[], dict[str, object]],
+    settle: Callable[[], Awaitable[None]],
     api: Iterable[web.RouteDef] = (),
 ) -> web.Application:
-    """Everything the admin listener answers, `api` included. `ready` and `status` are asked at each request."""
-    application = web.Application(middlewares=[api_errors])
+    """Everything the admin listener answers, `api` included. `ready` and `status` are asked at each request.
+
+    Whoever may read figures waits for `settle` first, which brings what was counted elsewhere.
+    """
+    application = web.Application(middlewares=[_settled(settle), api_errors])
     application[METRICS] = metrics
     application[READY] = ready
     application[STATUS] = status
@@ -40,6 +46,16 @@ def admin_application(
         ]
     )
     return application
+
+
+def _settled(settle: Callable[[], Awaitable[None]]) -> Middleware:
+    @web.middleware
+    async def settled(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in _WITHOUT_FIGURES:
+            await settle()
+        return await handler(request)
+
+    return settled
 
 
 async def get_metrics(request: web.Request) -> web.Response:

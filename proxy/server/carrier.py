@@ -6,11 +6,16 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Callable
 
+from proxy.oci.names import Digest
+from proxy.server.access_log import Exchange
 from proxy.server.pump import Sendable
 
 
 class Carrier(asyncio.Transport):
-    """A way to a client that another process has a connection with."""
+    """A way to a client that another process has a connection with. It stands for the connection, too."""
+
+    alone: bytes | None
+    """All bytes of the request that is being answered, if nothing came after it."""
 
     @abstractmethod
     async def carry(self, content: Sendable, start: int, stop: int, moved: Callable[[int], None]) -> None:
@@ -20,5 +25,5 @@ class Carrier(asyncio.Transport):
         """
 
     @abstractmethod
-    def keep(self, record: object) -> None:
-        """The answer may be given again without asking; `record` says for how long, and what is counted then."""
+    def keep(self, digest: Digest, exchange: Exchange, until: float) -> None:
+        """The answer to come, a plain hit, may be given again while nothing changes, and until then (wall clock)."""

@@ -17,13 +17,14 @@ import math
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 
 from proxy.clock import Clock
 from proxy.oci.names import Digest
-from proxy.server.access_log import AccessLog, Exchange
+from proxy.pull.outcome import Outcome
+from proxy.server.access_log import Exchange
 from proxy.server.repeats import Repeat, Repeats
 
 MAX_REQUEST_BYTES: Final = 4096
@@ -56,12 +57,20 @@ class _Kept:
         return self._bytes
 
 
+class Log(Protocol):
+    """Takes note of each answer."""
+
+    def line(self, exchange: Exchange, seconds: float) -> str:
+        """What is written of an exchange that took so long, if it is answered now."""
+
+    def append(self, line: str, /) -> None:
+        """It is."""
+
+
 class Memo:
     """The answers of this second, by one configuration. Used on the event loop."""
 
-    def __init__(
-        self, version: Callable[[], int], repeats: Repeats, access_log: AccessLog | None, clock: Clock
-    ) -> None:
+    def __init__(self, version: Callable[[], int], repeats: Repeats, access_log: Log | None, clock: Clock) -> None:
         """`version` is another number after each change that answers depend on."""
         self._version = version
         self._repeats = repeats
@@ -86,20 +95,33 @@ class Memo:
             self._access_log.append(repeat.line)
         return kept.bytes()
 
+    def until(self, outcome: Outcome) -> float:
+        """Until when an answer of now can be given again, by the wall clock."""
+        end = math.floor(self._clock.time()) + 1.0
+        return end if outcome.until is None else min(end, outcome.until)
+
     def keep(self, request: bytes, response: web.StreamResponse, digest: Digest, exchange: Exchange) -> None:
         """Keep the answer to these bytes: a response that was prepared, and what is counted of it."""
         body = response.body if isinstance(response, web.Response) and exchange.method != "HEAD" else b""
         if isinstance(body, bytes):
-            self.put(request, partial(_head, response), body, digest, exchange)
+            assert exchange.outcome is not None
+            until = self.until(exchange.outcome)
+            self.put(request, partial(_head, response), body, digest, exchange, until)
 
-    def put(self, request: bytes, head: Callable[[], bytes], body: bytes, digest: Digest, exchange: Exchange) -> None:
+    def put(
+        self,
+        request: bytes,
+        head: Callable[[], bytes],
+        body: bytes,
+        digest: Digest,
+        exchange: Exchange,
+        until: float,
+    ) -> None:
         """Likewise, of an answer in two parts; `head` is called when it is given for the first time."""
-        assert exchange.outcome is not None
         if not self._is_current():
             self._renew()
         self._bytes += len(request) + len(body) + _HEAD_BYTES
         if self._bytes <= _MAX_BYTES:
-            until = self._end if exchange.outcome.until is None else min(self._end, exchange.outcome.until)
             self._kept[request] = _Kept(head, body, until, digest, exchange)
 
     def _repeat(self, kept: _Kept, client: str) -> Repeat:

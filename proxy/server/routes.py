@@ -174,11 +174,10 @@ class Routes:
             return self._whole(exchange, responses.not_modified(headers))
         if request.method == "HEAD":
             responses.length_headers(headers, found.size)
-            response = await self._headers_only(request, exchange, responses.without_body(headers))
-        else:
-            response = self._whole(exchange, responses.with_body(headers, manifest.body))
-        await self._memorise(request, exchange, response, found.digest)
-        return response
+            return await self._headers_only(request, exchange, responses.without_body(headers), found.digest)
+        whole = self._whole(exchange, responses.with_body(headers, manifest.body))
+        await self._memorise(request, exchange, whole, found.digest)
+        return whole
 
     async def _blob(
         self, request: web.BaseRequest, exchange: Exchange, headers: CIMultiDict[str], target: BlobTarget
@@ -189,9 +188,7 @@ class Routes:
             if responses.matches(request.headers.get("If-None-Match"), target.digest):
                 return self._whole(exchange, responses.not_modified(headers))
             responses.length_headers(headers, size)
-            bodiless = await self._headers_only(request, exchange, responses.without_body(headers))
-            await self._memorise(request, exchange, bodiless, target.digest)
-            return bodiless
+            return await self._headers_only(request, exchange, responses.without_body(headers), target.digest)
         async with self._pull.blob(target.repository, target.digest) as answer:
             exchange.outcome = answer.outcome
             responses.blob_headers(headers, target.digest, answer.outcome)
@@ -240,11 +237,12 @@ class Routes:
         return response
 
     async def _headers_only(
-        self, request: web.BaseRequest, exchange: Exchange, response: web.StreamResponse
+        self, request: web.BaseRequest, exchange: Exchange, response: web.StreamResponse, digest: Digest
     ) -> web.StreamResponse:
+        self._begun(exchange, response.status)
+        await self._memorise(request, exchange, response, digest)
         await response.prepare(request)
         await response.write_eof()
-        self._begun(exchange, response.status)
         return response
 
     def _whole(self, exchange: Exchange, response: web.Response) -> web.Response:
@@ -258,16 +256,18 @@ class Routes:
         self, request: web.BaseRequest, exchange: Exchange, response: web.StreamResponse, digest: Digest
     ) -> None:
         """Keep an answer for those who ask the same in a moment, if it is one that can be given again."""
-        connection = request.protocol
-        if not isinstance(connection, Connection):
-            return
+        connection: object = request.protocol
+        assert isinstance(connection, Connection | Carrier)
         if self._memo is None or connection.alone is None or len(connection.alone) > MAX_REQUEST_BYTES:
             return
         if exchange.outcome is None or not exchange.outcome.is_plain_hit:
             return
-        if request.version == HttpVersion11 and request.keep_alive and not self._draining:
-            await response.prepare(request)
-            self._memo.keep(connection.alone, response, digest, exchange)
+        if request.version != HttpVersion11 or not request.keep_alive or self._draining:
+            return
+        if isinstance(connection, Carrier):
+            return connection.keep(digest, exchange, self._memo.until(exchange.outcome))
+        await response.prepare(request)
+        self._memo.keep(connection.alone, response, digest, exchange)
 
     def _failed(
         self, request: web.BaseRequest, exchange: Exchange, headers: CIMultiDict[str], error: RegistryError

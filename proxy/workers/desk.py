@@ -40,8 +40,10 @@ _READ_LIMIT: Final = 2**16
 class Desk:
     """Listens to the servers: `start`, then `aclose`. It closes `sock`, in this process, at its end."""
 
-    def __init__(self, sock: socket.socket, handler: Handler, counts: Counts) -> None:
+    def __init__(self, sock: socket.socket, handler: Handler, counts: Counts, edition: Callable[[], int]) -> None:
+        """`edition` is that of the board."""
         self._sock = sock
+        self._edition = edition
         self._handler = handler
         self._counts = counts
         self._clerks: set[Clerk] = set()
@@ -83,7 +85,7 @@ class Desk:
             log.warning("a process of another user wanted to be a server of this cache")
             sock.close()
             return
-        self._clerks.add(Clerk(sock, self._handler, self._counts, self._left))
+        self._clerks.add(Clerk(sock, self._handler, self._counts, self._edition, self._left))
         self._all_gone.clear()
 
     def _left(self, clerk: Clerk) -> None:
@@ -95,8 +97,16 @@ class Desk:
 class Clerk:
     """Answers one server."""
 
-    def __init__(self, sock: socket.socket, handler: Handler, counts: Counts, left: Callable[[Clerk], None]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        handler: Handler,
+        counts: Counts,
+        edition: Callable[[], int],
+        left: Callable[[Clerk], None],
+    ) -> None:
         self._handler = handler
+        self._edition = edition
         self._counts = counts
         self._left = left
         self._clients: dict[int, tuple[FarClient, asyncio.Task[None]]] = {}
@@ -147,7 +157,7 @@ class Clerk:
             future.set_result(None)
 
     def _asked(self, number: int, ask: Ask) -> None:
-        client = FarClient(ask, partial(self._say, number))
+        client = FarClient(ask, partial(self._say, number), self._edition)
         task = asyncio.get_running_loop().create_task(self._answer(client, ask))
         self._clients[number] = client, task
         task.add_done_callback(lambda done: self._answered(number, client))

@@ -15,8 +15,11 @@ from typing import Final
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
+from proxy.oci.names import Digest
+from proxy.server.access_log import Exchange
 from proxy.server.carrier import Carrier
 from proxy.server.pump import Continued, Sendable
+from proxy.workers.kept import Kept
 from proxy.workers.messages import MAX_PIECE_BYTES, Answer, Ask, Done, File, Kind, written_offset
 
 Send = Callable[[Kind, bytes, int | None], None]
@@ -29,7 +32,8 @@ class FarClient(Carrier):
     ssl_context: Final = None
     sockname: Final = None
 
-    def __init__(self, ask: Ask, send: Send) -> None:
+    def __init__(self, ask: Ask, send: Send, edition: Callable[[], int]) -> None:
+        """`edition` is that of the board."""
         super().__init__()
         self.alone: bytes | None = ask.head
         self.peername = (ask.peer, 0)
@@ -38,7 +42,8 @@ class FarClient(Carrier):
         self._broken = self._complete = False
         self._done: Done | None = None
         self._turns: asyncio.Queue[None] = asyncio.Queue()
-        self._kept: object = None
+        self._edition = edition
+        self._kept: Kept | None = None
 
     @property
     def transport(self) -> FarClient:
@@ -63,9 +68,9 @@ class FarClient(Carrier):
         """Whether nothing that is written arrives."""
         return self._broken or self._done is not None
 
-    def keep(self, record: object) -> None:
+    def keep(self, digest: Digest, exchange: Exchange, until: float) -> None:
         """See Carrier. To be said before the answer is written."""
-        self._kept = record
+        self._kept = Kept(self._edition(), digest, exchange, until)
 
     # What the other process says
 
@@ -83,7 +88,8 @@ class FarClient(Carrier):
 
     def answer(self, head: bytes, body: bytes = b"", more: int = 0) -> None:
         """The head, with all of a small body. Raises ConnectionError."""
-        self._say(Kind.ANSWER, Answer(head, body, more, self._kept).written())
+        kept = self._kept.written() if self._kept is not None and not more else None
+        self._say(Kind.ANSWER, Answer(head, body, more, kept).written())
         self._complete = not more
 
     async def whole(self, head: bytes, body: bytes) -> None:

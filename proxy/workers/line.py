@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from proxy.workers.link import Link
@@ -34,10 +34,10 @@ class Asking(Protocol):
 class Line:
     """Used on the event loop: `start`, then `close`."""
 
-    def __init__(self, address: bytes, flush: Callable[[], bytes]) -> None:
-        """`flush` gives what was counted until now, for the host."""
+    def __init__(self, address: bytes, counted: Callable[[], Iterable[bytes]]) -> None:
+        """`counted` gives what was counted since the last time, for the host."""
         self._address = address
-        self._flush = flush
+        self._counted = counted
         self._link: Link | None = None
         self._asking: dict[int, Asking] = {}
         self._count = 0
@@ -78,21 +78,31 @@ class Line:
         if self._link is not None:
             self._link.send(kind, number, content)
 
+    def report(self, number: int = 0) -> None:
+        """Say what was counted, if the host listens: it is what the FLUSH of this number asked for."""
+        if self._link is None or not self._up.is_set():
+            return
+        for each in self._counted():
+            self._link.send(Kind.COUNTS, 0, each)
+        if number:
+            self._link.send(Kind.COUNTS, number, b"[]")
+
     def close(self) -> None:
         """Say what was counted, and hang up. Requests that still wait are lost."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        self.report()
         if self._link is not None:
-            self._link.send(Kind.COUNTS, 0, self._flush())
             self._link.close()
 
     def received(self, kind: Kind, number: int, content: bytes, fd: int | None) -> None:
         """See `link.Reader`."""
         if kind is Kind.HELLO:
             self._up.set()
+            self.report()
         elif kind is Kind.FLUSH:
-            self.say(Kind.COUNTS, number, self._flush())
+            self.report(number)
         elif number in self._asking:
             self._asking[number].heard(kind, content, fd)
         elif fd is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -13,8 +13,10 @@ from proxy.oci.errors import RegistryError
 from proxy.server import responses
 from proxy.server.connection import Connection
 from proxy.server.floor import TooSlow, cut
+from proxy.server.memo import Memo
 from proxy.server.pump import Pump
 from proxy.workers.asking import Asking
+from proxy.workers.kept import Kept
 from proxy.workers.line import Line
 from proxy.workers.messages import Answer, Ask
 
@@ -26,10 +28,19 @@ _CLOSE: Final = b"\r\nConnection: close\r\n"
 class Relay:
     """Answers the requests of one server's clients."""
 
-    def __init__(self, line: Line, pump: Pump, refused: Callable[[str], None]) -> None:
-        """`refused` is told why we end a connection."""
+    def __init__(
+        self,
+        line: Line,
+        pump: Pump,
+        refused: Callable[[str], None],
+        edition: Callable[[], int],
+        memo: Memo | None,
+    ) -> None:
+        """`refused` is told why we end a connection. The memo, if answers are to be kept, is one of this edition."""
         self._line = line
         self._pump = pump
+        self._edition = edition
+        self.memo = memo
         self._refused = refused
         self._active = 0
         self._idle = asyncio.Event()
@@ -67,6 +78,8 @@ class Relay:
             response = self._response(answer)
             if answer.more:
                 await self._send(request, response, asking, answer.more, moved)
+            elif answer.kept is not None:
+                self._keep(request, answer)
             left = False
             return response
         except RegistryError as error:
@@ -89,6 +102,15 @@ class Relay:
         await writer.drain()  # Until all is sent (see Connection): nothing may overtake the headers.
         start = await asking.first()
         await self._pump.send(transport, asking, start, start + size, moved)
+
+    def repeat(self, request: bytes, client: str) -> bytes | None:
+        """The whole answer to these bytes of a whole request, if the host has just answered them."""
+        return self.memo.answer(request, client) if self.memo is not None and not self._draining else None
+
+    def _keep(self, request: web.BaseRequest, answer: Answer) -> None:
+        kept, alone = Kept.read(answer.kept), _connection(request).alone
+        if self.memo is not None and alone is not None and kept.edition == self._edition():
+            self.memo.put(alone, lambda: answer.head, answer.body, kept.digest, kept.exchange, kept.until)
 
     def _response(self, answer: Answer) -> Written:
         head = answer.head
@@ -127,16 +149,20 @@ class Written(web.StreamResponse):
 
 def _head(request: web.BaseRequest) -> bytes:
     """The head as it came, or in the same words."""
-    connection: Any = request.protocol
-    assert isinstance(connection, Connection)
-    if connection.alone is not None:
-        return connection.alone
+    alone = _connection(request).alone
+    if alone is not None:
+        return alone
     version = request.version
     lines = [f"{request.method} {request.raw_path} HTTP/{version.major}.{version.minor}".encode()]
     for name, value in request.raw_headers:
         if name.lower() not in _OF_A_BODY:
             lines.append(name + b": " + value)
     return b"\r\n".join([*lines, b"", b""])
+
+
+def _connection(request: web.BaseRequest) -> Connection:
+    assert isinstance(request.protocol, Connection)
+    return request.protocol
 
 
 def _broken_off(request: web.BaseRequest) -> web.StreamResponse:
