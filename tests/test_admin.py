@@ -28,13 +28,11 @@ class Process:
         self.settled += 1
 
     def application(self) -> Application:
-        status = {"uptime_seconds": self.uptime}
+        status: dict[str, object] = {"uptime_seconds": self.uptime}
         return admin_application(self.metrics, lambda: self.ready, lambda: status, self.settle)
 
 
-@pytest.mark.parametrize(
-    ("path", "times"), [("/metrics", 1), ("/api/status", 1), ("/healthz", 0), ("/readyz", 0)]
-)
+@pytest.mark.parametrize(("path", "times"), [("/metrics", 1), ("/api/status", 1), ("/healthz", 0), ("/readyz", 0)])
 async def test_figures_are_read_when_they_are_settled_and_health_at_once(
     aiohttp_client: Start, path: str, times: int
 ) -> None:
