@@ -28,8 +28,10 @@ class Process:
         self.settled += 1
 
     def application(self) -> Application:
-        status: dict[str, object] = {"uptime_seconds": self.uptime}
-        return admin_application(self.metrics, lambda: self.ready, lambda: status, self.settle)
+        return admin_application(self.metrics, lambda: self.ready, self.status, self.settle)
+
+    def status(self) -> dict[str, object]:
+        return {"uptime_seconds": self.uptime}
 
 
 @pytest.mark.parametrize(("path", "times"), [("/metrics", 1), ("/api/status", 1), ("/healthz", 0), ("/readyz", 0)])

@@ -34,7 +34,7 @@ from proxy.app.store import Store
 from proxy.certificates import CertificateError
 from proxy.clock import Clock, SystemClock
 from proxy.config import Config
-from proxy.metrics import Metrics
+from proxy.metrics import Metrics, WorkerSample
 from proxy.server.accounting import add
 from proxy.server.admin import admin_application
 from proxy.server.admin_api import AdminApi
@@ -73,6 +73,7 @@ class App:
         self.metrics = Metrics(aliases=config.metrics.aliases, version=__version__)
         self._clock = clock or SystemClock()
         self._started_at = self._clock.monotonic()
+        self._crew = crew
         self._changed = crew.board.changed if crew else _nothing
         self.store = Store(config, self.metrics, self._clock, self._changed)
         self.quotas = Quotas(config.quota, self.store.index, self.metrics, self._clock)
@@ -145,6 +146,7 @@ class App:
         await self._start_part(self.webhook)
         self.metrics.watch_fills(lambda: len(self.store.fills))
         self.metrics.watch_connections(lambda: len(self._connections))
+        self.metrics.watch_workers(self._workers)
         self.metrics.watch_limits(lambda: self.generation.limits())
         self.metrics.watch_quota(self.report.samples)
         self.metrics.watch_cache(self.store.sample)
@@ -193,9 +195,10 @@ class App:
 
     def status(self) -> dict[str, object]:
         """The document of /api/status."""
+        now = self._clock.monotonic()
         return status_document(
-            self.store, self.generation, self.report, self.metrics, self._clock.monotonic(), started_at=self._started_at
-        )
+            self.store, self.generation, self.report, self.metrics, now, started_at=self._started_at
+        ) | {"workers": self._workers().running}
 
     def _status_now(self) -> dict[str, object]:
         """Differs each second, which tells those who look that the line is alive."""
@@ -223,6 +226,11 @@ class App:
     def _repeat(self, request: bytes, client: str) -> bytes | None:
         """What the generation of this moment has just answered to the same bytes."""
         return self.generation.routes.repeat(request, client)
+
+    def _workers(self) -> WorkerSample:
+        """The processes that serve clients; this is one of them."""
+        beside = len(self._desk) if self._desk is not None else 0
+        return WorkerSample(1 + beside, self._crew.board.deaths if self._crew is not None else 0)
 
     async def _settle(self) -> None:
         """All that was counted until now is counted here."""

@@ -63,7 +63,7 @@ class _Ship:
         ]
         supervisor = Supervisor(
             [("the host", self._host), *servers],
-            died=self._crew.board.clear,
+            died=self._crew.board.died,
             tell=self._notifier.pass_on,
             hung_up=self._hung_up,
             patience=lambda: self._config.server.shutdown_timeout + KILL_SECONDS,

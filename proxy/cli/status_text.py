@@ -14,7 +14,8 @@ Document = dict[str, Any]
 def status_text(document: Document, *, bars: bool) -> str:
     """All of it. `bars` draws the progress of fills, for a terminal."""
     lines = [
-        f"pullthrough {document['version']}, up {duration(document['uptime_seconds'])}, on {document['listen']}",
+        f"pullthrough {document['version']}, up {duration(document['uptime_seconds'])}, on {document['listen']}"
+        + (f", {document['workers']} processes" if document.get("workers", 1) > 1 else ""),
         "",
         *(line for each in document["upstreams"] for line in (_upstream(each), *_budget(each.get("budget")))),
         "",

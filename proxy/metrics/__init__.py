@@ -25,10 +25,12 @@ from proxy.metrics.samples import (
     RoomCollector,
     RoomSample,
     ScrubCollector,
+    WorkerCollector,
+    WorkerSample,
     totals,
 )
 
-__all__ = ["CacheSample", "LimitSample", "Metrics", "QuotaSample", "RoomSample"]
+__all__ = ["CacheSample", "LimitSample", "Metrics", "QuotaSample", "RoomSample", "WorkerSample"]
 
 KINDS: Final = ("manifest", "blob")
 INTEGRITY: Final = ("opened", "read", "scrub", "missing")
@@ -283,6 +285,10 @@ class Metrics:
     def watch_connections(self, count: Callable[[], int]) -> None:
         """Ask for the number of connections of clients at every scrape."""
         Gauge("pullthrough_connections", "Connections of clients.", registry=self.registry).set_function(count)
+
+    def watch_workers(self, read: Callable[[], WorkerSample]) -> None:
+        """Ask for the processes that serve clients at every scrape."""
+        self.registry.register(WorkerCollector(read))
 
     def watch_limits(self, read: Callable[[], Iterable[LimitSample]]) -> None:
         """Ask for what upstreams said of their pull quota at every scrape."""

@@ -52,6 +52,27 @@ class RoomSample:
     leftover_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerSample:
+    """The processes that serve clients, and how many such have died since the start."""
+
+    running: int
+    deaths: int
+
+
+class WorkerCollector(Collector):
+    """The processes that serve clients."""
+
+    def __init__(self, read: Callable[[], WorkerSample]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        sample = self._read()
+        yield GaugeMetricFamily("pullthrough_workers", "Processes that serve clients.", sample.running)
+        deaths = "Processes that served clients and have died."
+        yield CounterMetricFamily("pullthrough_worker_deaths", deaths, sample.deaths)
+
+
 class RoomCollector(Collector):
     """The room on disk. No limit is no sample."""
 

@@ -1,6 +1,7 @@
 """Numbers that all processes of one cache see at the same moment, in memory that they share from birth.
 
     edition        another number after each change of what answers depend on; written by the host alone
+    deaths         how many processes have died; written by the supervisor alone
     connections    of each process, in all and by client; each process writes its own
 
 Each number has one writer, and is written in one piece: nothing is locked.
@@ -15,7 +16,8 @@ from typing import Final
 _BUCKETS: Final = 65_536
 """Clients are counted by a hash of their address. Two that share a bucket share what a client may have."""
 _EDITION: Final = 0
-_FIRST_SEAT: Final = 1
+_DEATHS: Final = 1
+_FIRST_SEAT: Final = 2
 _SEAT: Final = 1 + _BUCKETS
 """Numbers of one process: its connections, then those in each bucket."""
 _NUMBER_BYTES: Final = 8
@@ -42,8 +44,14 @@ class Board:
         """The place of one process, from 0 on."""
         return Seat(self._numbers, _start(number), [_start(each) for each in range(self._processes)])
 
-    def clear(self, number: int) -> None:
-        """The process that had this place has died, and its connections with it."""
+    @property
+    def deaths(self) -> int:
+        """How many of the processes have died."""
+        return self._numbers[_DEATHS]
+
+    def died(self, number: int) -> None:
+        """The process that had this place has, and its connections with it. By the supervisor only."""
+        self._numbers[_DEATHS] += 1
         start = _start(number)
         self._numbers[start : start + _SEAT] = memoryview(bytes(_SEAT * _NUMBER_BYTES)).cast("Q")
 

@@ -198,9 +198,9 @@ class Supervisor:
                     self._ended(number, place, os.waitstatus_to_exitcode(status))
 
     def _ended(self, number: int, place: _Place, code: int) -> None:
-        self._died(number)
         if self._stopping:
             return
+        self._died(number)
         if not self._ready:  # It could not begin, and has said why.
             self._exit_code = code if code > 0 else 1
             return
