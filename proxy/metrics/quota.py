@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -31,6 +32,43 @@ class QuotaSample:
     closed_seconds: Mapping[str, float]
 
 
+Value = Callable[[QuotaSample], float | None]
+
+_GAUGES: Final[tuple[tuple[str, str, Value], ...]] = (
+    (
+        "governor_level",
+        "How careful the governor is: 0 plenty, 1 careful, 2 tight, 3 reserve, 4 exhausted.",
+        lambda each: each.level,
+    ),
+    ("quota_waiting", "Pulls of clients that wait for quota.", lambda each: each.waiting),
+    (
+        "quota_unexplained_pulls",
+        "Pulls of this window that upstream counted and this cache did not make.",
+        lambda each: each.unexplained,
+    ),
+    (
+        "quota_bypass_suspected",
+        "Whether somebody else seems to use this account or address.",
+        lambda each: each.bypass_suspected,
+    ),
+    ("quota_observed_seconds", "How long ago upstream last told its quota.", lambda each: each.observed_seconds),
+    (
+        "quota_exhausted_in_seconds",
+        "When the quota is used up at the present rate; absent if it is not, or too little is known.",
+        lambda each: each.exhausted_seconds,
+    ),
+)
+_COUNTERS: Final[tuple[tuple[str, str, Value], ...]] = (
+    ("saved_pulls", "Manifests that clients got, less the counted pulls they cost.", lambda each: each.saved_pulls),
+    ("saved_bytes", "Body bytes that clients got, less those that upstream sent.", lambda each: each.saved_bytes),
+    (
+        "outages_bridged",
+        "Times of trouble in which clients were answered from the cache.",
+        lambda each: each.outages,
+    ),
+)
+
+
 class QuotaCollector(Collector):
     """The quotas of upstreams."""
 
@@ -39,56 +77,10 @@ class QuotaCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         samples = list(self._read())
-
-        def gauge(name: str, documentation: str, values: Iterable[float | None]) -> Metric:
-            family = GaugeMetricFamily(f"pullthrough_{name}", documentation, labels=["upstream"])
-            return _filled(family, samples, values)
-
-        def counter(name: str, documentation: str, values: Iterable[float | None]) -> Metric:
-            family = CounterMetricFamily(f"pullthrough_{name}", documentation, labels=["upstream"])
-            return _filled(family, samples, values)
-
-        yield gauge(
-            "governor_level",
-            "How careful the governor is: 0 plenty, 1 careful, 2 tight, 3 reserve, 4 exhausted.",
-            (each.level for each in samples),
-        )
-        yield gauge("quota_waiting", "Pulls of clients that wait for quota.", (each.waiting for each in samples))
-        yield gauge(
-            "quota_unexplained_pulls",
-            "Pulls of this window that upstream counted and this cache did not make.",
-            (each.unexplained for each in samples),
-        )
-        yield gauge(
-            "quota_bypass_suspected",
-            "Whether somebody else seems to use this account or address.",
-            (each.bypass_suspected for each in samples),
-        )
-        yield gauge(
-            "quota_observed_seconds",
-            "How long ago upstream last told its quota.",
-            (each.observed_seconds for each in samples),
-        )
-        yield gauge(
-            "quota_exhausted_in_seconds",
-            "When the quota is used up at the present rate; absent if it is not, or too little is known.",
-            (each.exhausted_seconds for each in samples),
-        )
-        yield counter(
-            "saved_pulls",
-            "Manifests that clients got, less the counted pulls they cost.",
-            (each.saved_pulls for each in samples),
-        )
-        yield counter(
-            "saved_bytes",
-            "Body bytes that clients got, less those that upstream sent.",
-            (each.saved_bytes for each in samples),
-        )
-        yield counter(
-            "outages_bridged",
-            "Times of trouble in which clients were answered from the cache.",
-            (each.outages for each in samples),
-        )
+        for kind, families in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+            for name, documentation, value in families:
+                family = kind(f"pullthrough_{name}", documentation, labels=["upstream"])
+                yield _filled(family, ((each.upstream, value(each)) for each in samples))
         yield _by_limit(
             CounterMetricFamily(
                 "pullthrough_limited",
@@ -107,12 +99,10 @@ class QuotaCollector(Collector):
         )
 
 
-def _filled(
-    family: GaugeMetricFamily | CounterMetricFamily, samples: Iterable[QuotaSample], values: Iterable[float | None]
-) -> Metric:
-    for sample, value in zip(samples, values, strict=True):
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Iterable[tuple[str, float | None]]) -> Metric:
+    for upstream, value in values:
         if value is not None:
-            family.add_metric([sample.upstream], float(value))
+            family.add_metric([upstream], float(value))
     return family
 
 
