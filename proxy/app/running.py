@@ -66,9 +66,16 @@ class _Ship:
             died=self._crew.board.died,
             tell=self._notifier.pass_on,
             hung_up=self._hung_up,
+            stopping=self._close_doors,
             patience=lambda: self._config.server.shutdown_timeout + KILL_SECONDS,
         )
         return supervisor.run()
+
+    def _close_doors(self) -> None:
+        """When the processes have closed theirs too, clients are refused at once, and go elsewhere."""
+        for opened in self._opened.values():
+            for each in opened.sockets:
+                each.close()
 
     def _hung_up(self) -> bool:
         """Whether it is the end. If not, processes that are started from now on begin with the new configuration."""

@@ -29,7 +29,6 @@ Send = Callable[[Kind, bytes, int | None], None]
 class FarClient(Carrier):
     """One request of a client that another process serves. Used on the event loop."""
 
-    ssl_context: Final = None
     sockname: Final = None
 
     def __init__(self, ask: Ask, send: Send, edition: Callable[[], int]) -> None:
@@ -37,6 +36,8 @@ class FarClient(Carrier):
         super().__init__()
         self.alone: bytes | None = ask.head
         self.peername = (ask.peer, 0)
+        self.ssl_context = ask.secure or None
+        """Whether there is one is all that aiohttp wants to know."""
         self._sent = ask.sent
         self._send = send
         self._broken = self._complete = False

@@ -65,16 +65,19 @@ class Supervisor:
         died: Callable[[int], None],
         tell: Callable[[bytes], None],
         hung_up: Callable[[], bool],
+        stopping: Callable[[], None],
         patience: Callable[[], float],
     ) -> None:
         """`died` is told the number of the work whose process has died, `tell` what is for the service manager.
 
-        `hung_up` is asked at a SIGHUP whether that is the end; `patience` is for how many seconds processes may end.
+        `hung_up` is asked at a SIGHUP whether that is the end; `stopping` is called when that has begun, and
+        `patience` says how many seconds it may take.
         """
         self._places = [_Place(name, work) for name, work in works]
         self._died = died
         self._tell = tell
         self._hung_up = hung_up
+        self._begin_to_stop = stopping
         self._patience = patience
         self._ready = False
         self._kill_at: float | None = None
@@ -132,16 +135,19 @@ class Supervisor:
         place.due_at, place.started_at = None, now
         sys.stdout.flush()
         sys.stderr.flush()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # One that comes too early would be taken for ours.
         place.pid = os.fork()
         if not place.pid:
-            os._exit(self._live(place.work))
+            os._exit(self._live(place.work, before))
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _live(self, work: Work) -> int:
+    def _live(self, work: Work, mask: set[signal.Signals]) -> int:
         """In the new process."""
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # It comes to all from a terminal; the supervisor passes it on.
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(self._lives)
         for each in self._own:
             each.close()
@@ -174,6 +180,7 @@ class Supervisor:
     def _stop(self) -> None:
         if not self._stopping:
             self._kill_at = time.monotonic() + self._patience()
+            self._begin_to_stop()
             for place in self._places:
                 place.due_at = None
         self._pass_on(signal.SIGTERM)
