@@ -59,13 +59,13 @@ class Others:
 
 
 def resident_mib(pid: int) -> float:
-    """Return the resident memory, summed over the processes (pages they share count for each)."""
-    return _memory_mib(pid, "VmRSS:")
+    """Return the resident memory, summed over the processes; a page that they share counts once."""
+    return sum(_kib(member, "smaps_rollup", "Pss:") for member in family(pid)) / 1024
 
 
 def peak_mib(pid: int) -> float:
-    """Return the highest resident memory so far, summed over the processes."""
-    return _memory_mib(pid, "VmHWM:")
+    """Return the highest resident memory so far, summed over the processes (pages they share count for each)."""
+    return sum(_kib(member, "status", "VmHWM:") for member in family(pid)) / 1024
 
 
 def _stat(pid: int) -> list[str]:
@@ -77,13 +77,10 @@ def _stat(pid: int) -> list[str]:
     return text.rpartition(")")[2].split()  # the command before it may hold anything, spaces and brackets too
 
 
-def _memory_mib(pid: int, field: str) -> float:
-    return sum(_status_kib(member, field) for member in family(pid)) / 1024
-
-
-def _status_kib(pid: int, field: str) -> int:
+def _kib(pid: int, table: str, field: str) -> int:
+    """Return a figure of /proc/PID/status or /proc/PID/smaps_rollup (proc(5))."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{table}").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith(field)), 0)

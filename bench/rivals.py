@@ -134,7 +134,7 @@ OURS = Rival("pullthrough", pullthrough)
 TWO_WORKERS = Rival("pullthrough-2", partial(pullthrough, workers=2))
 NGINX = Rival("nginx", nginx)
 DOCKER_REGISTRY = Rival("docker-registry", docker_registry)
-RIVALS = (OURS, NGINX, DOCKER_REGISTRY)
+RIVALS = (OURS, TWO_WORKERS, NGINX, DOCKER_REGISTRY)
 
 
 def pairs(rivals: Sequence[Rival]) -> list[tuple[str, str]]:
