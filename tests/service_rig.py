@@ -25,6 +25,9 @@ from tests.fake_hub import FakeHub, Image
 
 LISTEN_HERE = {"PULLTHROUGH_SERVER__LISTEN": "127.0.0.1:0", "PULLTHROUGH_ADMIN__LISTEN": "127.0.0.1:0"}
 
+_LINE_BYTES = 1 << 20
+"""Of the log at most: a traceback is one."""
+
 _PASS_SOCKETS = """
 import fcntl, os, sys
 high = [fcntl.fcntl(int(fd), fcntl.F_DUPFD_CLOEXEC, 100) for fd in sys.argv[1].split(",")]
@@ -84,7 +87,8 @@ async def service(
     if sockets:
         command = [sys.executable, "-c", _PASS_SOCKETS, ",".join(map(str, fds)), *command]
         bare |= {"LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": ":".join(sockets)}
-    process = await asyncio.create_subprocess_exec(*command, env={**bare, **environ}, stderr=PIPE, pass_fds=fds)
+    environ = {**bare, **environ}
+    process = await asyncio.create_subprocess_exec(*command, env=environ, stderr=PIPE, limit=_LINE_BYTES, pass_fds=fds)
     running = Service(process)
     following = asyncio.ensure_future(_follow(running))
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 from multidict import CIMultiDictProxy
 from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
 
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub
@@ -21,7 +22,7 @@ from tests.raw_http import RawClient, RawReply, raw_client
 from tests.service_rig import LISTEN_HERE, Service, service, write_config
 
 _PROC = Path("/proc")
-_ESTABLISHED = "01"
+_LISTENS = "0A"
 
 
 @dataclass
@@ -59,9 +60,9 @@ class Ship:
 
     @asynccontextmanager
     async def only(self, pid: int) -> AsyncIterator[None]:
-        """Whoever comes meanwhile comes to this process: the others are halted."""
+        """Whoever comes meanwhile comes to this process: the others are halted, and none is born."""
         async with self._choosing:
-            with halted([each for each in self.crew if each != pid]):
+            with halted([self.service.process.pid]), halted([each for each in self.crew if each != pid]):
                 yield
 
     @asynccontextmanager
@@ -104,6 +105,10 @@ class Ship:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    async def is_metric(self, name: str, value: float) -> bool:
+        """Whether it is this by now."""
+        return await self.metric(name) == value
 
     def access_log(self) -> list[str]:
         """The subjects of all requests that were logged."""
@@ -186,10 +191,17 @@ def open_files(pid: int) -> list[str]:
 
 
 def connections_of(pid: int) -> set[str]:
-    """The established connections that a process has accepted or made, over TCP."""
+    """The connections that a process has accepted or made, over TCP, also those that end."""
     rows = [line.split() for line in (_PROC / "net/tcp").read_text().splitlines()[1:]]
-    established = {f"socket:[{row[9]}]" for row in rows if row[3] == _ESTABLISHED}
-    return established.intersection(open_files(pid))
+    connected = {f"socket:[{row[9]}]" for row in rows if row[3] != _LISTENS}
+    return connected.intersection(open_files(pid))
+
+
+def listening(url: str) -> bool:
+    """Whether somebody listens there. Asked of the kernel: a connection would change who waits there."""
+    port = f":{URL(url).port:04X}"
+    rows = (line.split() for line in (_PROC / "net/tcp").read_text().splitlines())
+    return any(row[1].endswith(port) and row[3] == _LISTENS for row in rows)
 
 
 def _stat(pid: int) -> tuple[str, int]:

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import ExitStack, closing
 from functools import partial
+from socket import socket
 
 from proxy.app.crew import gather_crew
 from proxy.app.errors import StartError
@@ -16,7 +18,7 @@ from proxy.app.reloading import carried_over
 from proxy.app.server import Server
 from proxy.app.service import Read, Service, Signals, allow_many_files, has_hung_up, run_alone
 from proxy.app.sockets import SharedSocket, open_sockets
-from proxy.config import Address, Config, ConfigError
+from proxy.config import Address, Config
 from proxy.logs import configure_logging
 from proxy.systemd.activation import ActivationError, adopt, passed_fds
 from proxy.systemd.notify import Notifier
@@ -38,7 +40,8 @@ def run(config: Config, read: Read) -> int:
         raise StartError(f"cannot use the sockets of the service manager: {error}") from error
     opened = {name: Opened(sockets, lasting=True) for name, sockets in passed.items()}
     if config.server.workers > 1:
-        return _Ship(config, read, opened).run()
+        with closing(_Ship(config, read, opened)) as ship:
+            return ship.run()
     run_alone(config, read, opened)
     return 0
 
@@ -47,15 +50,24 @@ class _Ship:
     """The supervisor's side: what all processes begin with."""
 
     def __init__(self, config: Config, read: Read, opened: Mapping[str, Opened]) -> None:
+        """Raises StartError."""
         self._config = config
         self._read = read
-        self._opened = {
-            "clients": _opened(opened.get("clients"), config.server.listen, "[server] listen", config),
-            "admin": _opened(opened.get("admin"), config.admin.listen, "[admin] listen", config),
-        }
-        self._crew = gather_crew(config.server.workers)
+        with ExitStack() as opening:
+            clients = _opened(opened.get("clients"), config.server.listen, "[server] listen", config)
+            opening.callback(_close, clients.sockets)
+            admin = _opened(opened.get("admin"), config.admin.listen, "[admin] listen", config)
+            opening.callback(_close, admin.sockets)
+            self._opened = {"clients": clients, "admin": admin}
+            self._crew = gather_crew(config.server.workers)
+            opening.callback(self._crew.desk.close)
+            self._closing = opening.pop_all()
         self._notifier = Notifier(os.environ, os.getpid())
         self._had_terminal = sys.stderr.isatty()
+
+    def close(self) -> None:
+        """Close all sockets, in this process."""
+        self._closing.close()
 
     def run(self) -> int:
         servers = [
@@ -74,8 +86,7 @@ class _Ship:
     def _close_doors(self) -> None:
         """When the processes have closed theirs too, clients are refused at once, and go elsewhere."""
         for opened in self._opened.values():
-            for each in opened.sockets:
-                each.close()
+            _close(opened.sockets)
 
     def _hung_up(self) -> bool:
         """Whether it is the end. If not, processes that are started from now on begin with the new configuration."""
@@ -83,31 +94,24 @@ class _Ship:
             return True
         try:
             self._config, _ = carried_over(self._config, self._read())
-        except ConfigError:  # The host says so.
-            log.debug("the configuration is not taken")
+        except Exception as error:  # The host says so, louder. Whatever it is, nobody is to die of it.
+            log.debug("the configuration is not taken: %s", error)
         return False
 
     def _host(self, lines: Lines) -> int:
         notifier = Notifier(_unwatched(os.environ), os.getpid(), lines.notify)
         service = Service(self._config, self._read, self._opened, notifier, self._crew, lines.lifeline)
-        try:
-            asyncio.run(service.serve())
-        except StartError as error:
-            print(f"pullthrough: {error}", file=sys.stderr)
-            return 1
-        return 0
+        return _exit_code(service.serve())
 
     def _serve(self, number: int, lines: Lines) -> int:
-        asyncio.run(self._serve_clients(number, lines))
-        return 0
+        return _exit_code(self._serve_clients(number, lines))
 
     async def _serve_clients(self, number: int, lines: Lines) -> None:
         """As one beside the host."""
         signals = Signals(lines.lifeline)
         server = Server(self._config, self._crew, number, self._opened["clients"])
         self._crew.desk.close()
-        for each in self._opened["admin"].sockets:
-            each.close()
+        _close(self._opened["admin"].sockets)
         await server.start()
         try:
             reloading = asyncio.create_task(self._reload_when_asked(server, signals), name="reload")
@@ -124,10 +128,26 @@ class _Ship:
             try:
                 config, _ = carried_over(server.config, await asyncio.to_thread(self._read))
                 await server.reload(config)
-            except (ConfigError, StartError) as error:  # The host says so, louder.
+            except Exception as error:  # As above.
                 log.debug("the configuration is not taken: %s", error)
             else:
                 configure_logging(config.log.level, config.log.format)
+
+
+def _exit_code(work: Coroutine[object, object, None]) -> int:
+    """Of a process that does this."""
+    try:
+        asyncio.run(work)
+    except StartError as error:
+        print(f"pullthrough: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _close(sockets: Iterable[socket]) -> None:
+    """In this process."""
+    for each in sockets:
+        each.close()
 
 
 def _opened(passed: Opened | None, address: Address, setting: str, config: Config) -> Opened:
