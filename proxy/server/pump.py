@@ -2,7 +2,7 @@
 
 With many fast readers, one turn of the event loop would cost the sum of what all their sockets take, and a small
 request beside them would wait for it. So every bulk response of the process is sent by one pump, which moves at most
-TURN_BYTES: Final = 2 * 1024 * 1024
+TURN_BYTES in a turn of the loop and lets everything else run in between (PERFORMANCE 3).
 
 The pump works on a duplicate of the socket's descriptor: the connection may be closed under it at any time, and a
 number that was closed could by then be another client's connection.
