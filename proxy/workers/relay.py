@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
 from proxy.oci.errors import RegistryError
@@ -20,7 +20,7 @@ from proxy.workers.kept import Kept
 from proxy.workers.line import Line
 from proxy.workers.messages import Answer, Ask
 
-_OF_A_BODY: Final = (b"content-length", b"transfer-encoding", b"expect", b"upgrade")
+_OURS: Final = frozenset({b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade"})
 """Fields that are for whoever reads the body or the connection, which is us."""
 _CLOSE: Final = b"\r\nConnection: close\r\n"
 
@@ -157,6 +157,11 @@ def _head(request: web.BaseRequest) -> bytes:
     for name, value in request.raw_headers:
         if name.lower() not in _OF_A_BODY:
             lines.append(name + b": " + value)
+    if version == HttpVersion11:  # Though it may have come as another version (see `request_of`).
+        if "Host" not in request.headers:
+            lines.append(b"Host:")
+        if not request.keep_alive and "Connection" not in request.headers:
+            lines.append(b"Connection: close")
     return b"\r\n".join([*lines, b"", b""])
 
 
