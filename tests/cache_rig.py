@@ -38,6 +38,8 @@ from proxy.config import (
 from tests.eventually import eventually
 
 ANY_PORT = Address("127.0.0.1", 0)
+BESIDE = "TEST_SERVED_BESIDE"
+"""In the environment: clients are served by another process than the cache, wherever a test does not say otherwise."""
 
 
 class Clock:
@@ -89,7 +91,7 @@ class CacheRig:
     options: Mapping[str, Any] = field(default_factory=dict)
     trust: ssl.SSLContext | bool = True
     log: io.StringIO = field(default_factory=io.StringIO)
-    beside: bool = field(default_factory=lambda: bool(os.environ.get("PULLTHROUGH_TEST_BESIDE")))
+    beside: bool = field(default_factory=lambda: bool(os.environ.get(BESIDE)))
 
     server: Server | None = None
     app: App = field(init=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cache_rig import CacheRig
+from tests.cache_rig import BESIDE, CacheRig
 from tests.fake_hub import FakeHub
 
 
@@ -18,6 +18,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     root = config.rootpath / "tests"
     for item in items:
         item.add_marker(pytest.mark.xdist_group(item.path.relative_to(root).parts[0]))
+
+
+SERVED_BOTH_WAYS = frozenset(
+    {
+        "test_bad_input",
+        "test_blobs",
+        "test_collapse",
+        "test_contract",
+        "test_crash",
+        "test_disk_faults",
+        "test_fill_faults",
+        "test_fill_resume",
+        "test_images",
+        "test_manifests",
+        "test_ranges",
+        "test_stale",
+    }
+)
+"""What clients get must be right whoever serves them: the cache itself, or a process beside it."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__.rpartition(".")[2] in SERVED_BOTH_WAYS:
+        metafunc.parametrize("served", ["host", "beside"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whom clients are served, in the tests that are run both ways."""
+    if getattr(request, "param", "host") == "beside":
+        monkeypatch.setenv(BESIDE, "1")
 
 
 @pytest.fixture(autouse=True)
