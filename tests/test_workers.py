@@ -173,6 +173,8 @@ async def test_nothing_is_left_over(hub: FakeHub, cache: CacheRig) -> None:
         (b"GET /v2/ HTTP/1.1\r\nHost: cache\r\nConnection: close\r\n\r\n", 200),
         (b"GET /v2/ HTTP/1.0\r\n\r\n", 200),
         (b"GET /v2/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 200),
+        (b"GET /v2/ HTTP/2.0\r\n\r\n", 200),
+        (b"GET /v2/ HTTP/0.9\r\n\r\n", 200),
         (b"GET /v2/ HTTP/1.1\r\nHost: cache\r\nX: \xff\xfe\r\n\r\n", 200),
         (b"GET /v2/ HTTP/1.1\r\nHost: cache\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", 200),
         (b"GET /v2/ HTTP/1.1\r\nHost: cache\r\nContent-Length: 2\r\n\r\n12", 200),

@@ -43,6 +43,7 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopped.set)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))  # The supervisor has blocked it until now.
         if lifeline is not None:
             loop.add_reader(lifeline, self._orphaned, lifeline)
 

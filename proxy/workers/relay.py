@@ -154,14 +154,10 @@ def _head(request: web.BaseRequest) -> bytes:
         return alone
     version = request.version
     lines = [f"{request.method} {request.raw_path} HTTP/{version.major}.{version.minor}".encode()]
-    for name, value in request.raw_headers:
-        if name.lower() not in _OF_A_BODY:
-            lines.append(name + b": " + value)
-    if version == HttpVersion11:  # Though it may have come as another version (see `request_of`).
-        if "Host" not in request.headers:
-            lines.append(b"Host:")
-        if not request.keep_alive and "Connection" not in request.headers:
-            lines.append(b"Connection: close")
+    lines += [name + b": " + value for name, value in request.raw_headers if name.lower() not in _OURS]
+    lines.append(b"Connection: keep-alive" if request.keep_alive else b"Connection: close")
+    if version == HttpVersion11 and "Host" not in request.headers:
+        lines.append(b"Host:")  # It came as another version (see `request_of`), which needs none.
     return b"\r\n".join([*lines, b"", b""])
 
 

@@ -39,7 +39,8 @@ class Lines:
 
 
 Work = Callable[[Lines], int]
-"""What a process does, from its birth to its exit code. Told to end by SIGTERM, to read its configuration by SIGHUP."""
+"""What a process does, from its birth to its exit code. Told to end by SIGTERM, to read its configuration by SIGHUP,
+which is blocked until the process can hear it."""
 
 
 @dataclass(slots=True)
@@ -141,13 +142,13 @@ class Supervisor:
             os._exit(self._live(place.work, before))
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _live(self, work: Work, mask: set[signal.Signals]) -> int:
+    def _live(self, work: Work, mask: set[int | signal.Signals]) -> int:
         """In the new process."""
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # It comes to all from a terminal; the supervisor passes it on.
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask | {signal.SIGHUP})
         os.close(self._lives)
         for each in self._own:
             each.close()
