@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 NUMBERED = re.compile(r"^thread \(\w+\): |^process \d+.*")
 LOOP = "BaseEventLoop._run_once (asyncio/base_events.py)"  # what leads to it is the same for everything
-WAITING = {"_worker (concurrent/futures/thread.py)", "Writer._run (proxy/store/writer.py)", "wait (threading.py)"}
+WAITING = {"_worker (concurrent/futures/thread.py)", "Writer._run (proxy/store/index/writer.py)", "wait (threading.py)"}
 """Threads that py-spy takes for busy while they wait for work."""
 
 Stack = tuple[str, ...]

@@ -13,7 +13,8 @@ says which way is better, for figures and for ratios. nginx does not verify what
 upstream about a tag each time. pullthrough-2 is pullthrough with two workers. Load, upstream and rival share the \
 machine; "on one core" is load that keeps to one. Small responses: `wrk`, 32 connections; bodies: readers that discard \
 in the kernel. A `docker pull` is dockerd's, which unpacks the image, too; "direct" is past the cache, just before it. \
-CPU and memory are summed over a rival's processes (for a peak, pages they share count for each). One round has no spread."""
+CPU and memory are summed over a rival's processes (for a peak, pages they share count for each). One round has no \
+spread."""
 
 GOALS = """\
 The must and the aim of each goal: of our figure, or of its ratio to a rival's. What takes longest is measured by \

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from proxy.store.database import connect
+from proxy.store.index.database import connect
 
 PER_REPOSITORY: Final = 50
 MANIFESTS: Final = 4

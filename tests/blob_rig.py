@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from proxy.store.progress import HELD_BACK_BYTES
+from proxy.store.fills.progress import HELD_BACK_BYTES
 from tests.cache_rig import CacheRig, Reply
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub
@@ -127,7 +127,7 @@ def ranges_asked(hub: FakeHub, digest: str) -> list[str | None]:
 
 def small_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let fills ask again at once."""
-    monkeypatch.setattr("proxy.store.source.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("proxy.store.fills.source.FIRST_PAUSE_SECONDS", 0.001)
 
 
 async def admit(hub: FakeHub, cache: CacheRig, layer: Layer) -> None:

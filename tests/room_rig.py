@@ -12,7 +12,7 @@ from typing import Any
 
 from proxy.config import CacheOptions, Share
 from proxy.oci.names import Digest
-from proxy.store.eviction import Plan
+from proxy.store.room.eviction import Plan
 from tests.cache_rig import CacheRig
 from tests.eventually import eventually
 from tests.programs import skip_or_fail

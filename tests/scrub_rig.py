@@ -14,9 +14,9 @@ from proxy.oci.names import Digest
 from proxy.store.blobs import Blobs
 from proxy.store.index import Index
 from proxy.store.integrity import Integrity
-from proxy.store.inventory import Inventory
 from proxy.store.locks import KeeperLock
 from proxy.store.scrub import Scrub
+from proxy.store.scrub.inventory import Inventory
 from tests.cache_rig import Clock
 from tests.eventually import eventually
 

@@ -23,10 +23,10 @@ PIECE = (64 * 1024, 0.003)
 
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said of segments in MiB, at an eighth of the size."""
-    monkeypatch.setattr("proxy.store.segments.SEGMENT_BYTES", SEGMENT)
-    monkeypatch.setattr("proxy.store.several.SEGMENT_BYTES", SEGMENT)
-    monkeypatch.setattr("proxy.store.several.HEADSTART_BYTES", 2 * SEGMENT)
-    monkeypatch.setattr("proxy.store.receiving.WORTHWHILE_BYTES", 4 * SEGMENT)
+    monkeypatch.setattr("proxy.store.fills.segments.SEGMENT_BYTES", SEGMENT)
+    monkeypatch.setattr("proxy.store.fills.several.SEGMENT_BYTES", SEGMENT)
+    monkeypatch.setattr("proxy.store.fills.several.HEADSTART_BYTES", 2 * SEGMENT)
+    monkeypatch.setattr("proxy.store.fills.receiving.WORTHWHILE_BYTES", 4 * SEGMENT)
 
 
 def slow(hub: FakeHub, pace: tuple[int, float] = PIECE) -> None:

@@ -188,7 +188,7 @@ LOOP = "BaseEventLoop._run_once (asyncio/base_events.py)"
 SAMPLES = (
     f'process 7:"python";thread (0x7): MainThread;main (proxy/__main__.py);{LOOP};Pump._turn (proxy/server/pump.py) 3',
     f"thread (8): MainThread;main (proxy/__main__.py);{LOOP};Pump._turn (proxy/server/pump.py);wait (selectors.py) 1",
-    "thread (8): transfer_0;Thread.run (threading.py);Partial.write (proxy/store/partial.py) 4",
+    "thread (8): transfer_0;Thread.run (threading.py);Partial.write (proxy/store/fills/partial.py) 4",
     "thread (8): pool_0;_worker (concurrent/futures/thread.py) 100",
 )
 
@@ -200,11 +200,11 @@ def test_samples_are_counted_by_function_whatever_thread_and_process_they_are_of
     assert stacks.own() == {
         "Pump._turn (proxy/server/pump.py)": 3,
         "wait (selectors.py)": 1,
-        "Partial.write (proxy/store/partial.py)": 4,
+        "Partial.write (proxy/store/fills/partial.py)": 4,
     }
     assert stacks.cumulative() == {
         "Pump._turn (proxy/server/pump.py)": 4,
-        "Partial.write (proxy/store/partial.py)": 4,
+        "Partial.write (proxy/store/fills/partial.py)": 4,
     }
     assert {name: node.samples for name, node in stacks.tree().callees.items()} == {"MainThread": 4, "transfer_0": 4}
     assert list(stacks.tree().callees["MainThread"].callees) == [LOOP]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from proxy.store.progress import HELD_BACK_BYTES
+from proxy.store.fills.progress import HELD_BACK_BYTES
 from tests.blob_rig import KIB, MIB, REPOSITORY, add_layer, no_fills, nothing_left_open
 from tests.cache_rig import CacheRig
 from tests.fake_hub import FakeHub

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.config import Share
 from proxy.oci.names import Digest
-from proxy.store.removal import Removal
+from proxy.store.room.removal import Removal
 from tests.blob_rig import KIB, MIB, REPOSITORY, Layer, add_layer, no_fills, nothing_left_open
 from tests.cache_rig import CacheRig
 from tests.eventually import eventually

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.store.source import MAX_IDLE_ATTEMPTS
+from proxy.store.fills.source import MAX_IDLE_ATTEMPTS
 from tests.blob_rig import (
     KIB,
     MIB,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.app import App, StartError
-from proxy.store import database
+from proxy.store.index import database
 from tests.blob_rig import KIB, MIB, REPOSITORY, Layer, add_layer, stored
 from tests.cache_rig import CacheRig
 from tests.eventually import eventually

@@ -14,7 +14,7 @@ import pytest
 
 from proxy.oci.manifests import is_manifest
 from proxy.oci.names import Digest
-from proxy.store.inventory import Folder
+from proxy.store.scrub.inventory import Folder
 from tests.blob_rig import KIB, MIB, REPOSITORY, add_layer, stored
 from tests.cache_rig import CacheRig, Clock
 from tests.eventually import eventually
@@ -257,7 +257,7 @@ async def test_the_disk_is_not_looked_at_on_the_event_loop(store: Stand, monkeyp
 
 
 async def test_rows_are_written_in_parts(store: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.store.inventory._JOB_ROWS", 3)
+    monkeypatch.setattr("proxy.store.scrub.inventory._JOB_ROWS", 3)
     digests = [put_file(store, str(number).encode()) for number in range(2000)]
     folder = Folder.of(digests[0])
     sizes: list[int] = []

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.store import ledger
-from proxy.store.index import Index
-from proxy.store.ledger import (
+from proxy.store.index import Index, ledger
+from proxy.store.index.ledger import (
     KEPT_SECONDS,
     Batch,
     EventRow,

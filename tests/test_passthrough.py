@@ -14,8 +14,8 @@ import pytest
 from proxy.config import Share
 from proxy.server.floor import Floor
 from proxy.server.pump import Pump
-from proxy.store.passthrough import PassThrough
-from proxy.store.source import MAX_IDLE_ATTEMPTS
+from proxy.store.fills.passthrough import PassThrough
+from proxy.store.fills.source import MAX_IDLE_ATTEMPTS
 from tests.blob_rig import (
     KIB,
     MIB,

@@ -15,8 +15,8 @@ import pytest
 from proxy.config import CacheOptions
 from proxy.oci.names import Digest
 from proxy.policy.pace import Pace
-from proxy.store.rehash import FILE_BYTES, Rehash
-from proxy.store.scrub_run import Run
+from proxy.store.scrub.rehash import FILE_BYTES, Rehash
+from proxy.store.scrub.run import Run
 from tests.blob_rig import KIB, MIB, REPOSITORY, add_layer, nothing_left_open, stored
 from tests.cache_rig import CacheRig, Clock
 from tests.eventually import eventually

@@ -62,7 +62,7 @@ async def test_secrets_come_out_by_no_door(
     spoil: Spoil, style: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr("proxy.store.source.MAX_IDLE_ATTEMPTS", 0)
+    monkeypatch.setattr("proxy.store.fills.source.MAX_IDLE_ATTEMPTS", 0)
     seen: list[str] = []
     options = {"log": LogOptions(format="text" if style == "text" else "json")}
     async with (

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.config import Share, UpstreamOptions
 from proxy.policy.segments import Speed
-from proxy.store.scratch import Scratch, ScratchFailed
+from proxy.store.fills.scratch import Scratch, ScratchFailed
 from tests.authority import Authority
 from tests.blob_rig import (
     KIB,

@@ -21,7 +21,7 @@ async def test_a_large_body_is_right_however_it_is_framed(
     hub: FakeHub, cache: CacheRig, monkeypatch: pytest.MonkeyPatch, chunked: bool, cut: int | None
 ) -> None:
     """A resumed one tells its size in Content-Range even where it comes in chunks."""
-    monkeypatch.setattr("proxy.store.source.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("proxy.store.fills.source.FIRST_PAUSE_SECONDS", 0.001)
     layer = add_layer(hub, 4 * MIB)
     if chunked:
         hub.no_content_length(layer.digest)

@@ -26,7 +26,7 @@ def asks_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["thread", "loop", "chunks"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How bodies are received: in a thread from the socket, on the event loop, or there in chunks."""
-    monkeypatch.setattr("proxy.store.receiving.LARGE_BYTES", 1 if request.param == "thread" else 2**40)
+    monkeypatch.setattr("proxy.store.fills.receiving.LARGE_BYTES", 1 if request.param == "thread" else 2**40)
     return str(request.param)
 
 

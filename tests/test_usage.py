@@ -6,7 +6,7 @@ import json
 
 from proxy.clock import Clock
 from proxy.oci.names import Digest, Repository, Tag
-from proxy.store.bookkeeping import FORGET_SECONDS, Bookkeeper
+from proxy.store.index.bookkeeping import FORGET_SECONDS, Bookkeeper
 from tests.cache_rig import CacheRig
 from tests.fake_hub import FakeHub
 

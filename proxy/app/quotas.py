@@ -19,7 +19,7 @@ from proxy.quota.savings import Savings
 from proxy.quota.traffic import Traffic
 from proxy.quota.watch import Watch
 from proxy.store.index import Index
-from proxy.store.ledger import LedgerFile
+from proxy.store.index.ledger import LedgerFile
 
 
 class Quotas:

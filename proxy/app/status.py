@@ -12,7 +12,7 @@ from proxy.config import UpstreamOptions
 from proxy.metrics import Metrics
 from proxy.policy.quota import Gate
 from proxy.quota.report import Report
-from proxy.store.fill import Fill
+from proxy.store.fills.fill import Fill
 from proxy.upstream.client import Upstream
 
 

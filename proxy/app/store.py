@@ -18,21 +18,21 @@ from proxy.config import CacheOptions, Config
 from proxy.metrics import CacheSample, Metrics
 from proxy.oci.names import Digest
 from proxy.store.blobs import Blobs
-from proxy.store.bookkeeping import Bookkeeper
-from proxy.store.eviction import Evictor
 from proxy.store.fills import Fills
+from proxy.store.fills.several import SeveralConnections
+from proxy.store.fills.transfer import Transfers
 from proxy.store.index import Index
+from proxy.store.index.bookkeeping import Bookkeeper
 from proxy.store.integrity import Integrity
-from proxy.store.inventory import Inventory
-from proxy.store.leases import Leases
-from proxy.store.leftovers import Leftovers
 from proxy.store.locks import FolderLock, KeeperLock
-from proxy.store.removal import Removal
 from proxy.store.room import Claims, Room
+from proxy.store.room.eviction import Evictor
+from proxy.store.room.leases import Leases
+from proxy.store.room.leftovers import Leftovers
+from proxy.store.room.removal import Removal
+from proxy.store.room.usage import Usage
 from proxy.store.scrub import Scrub
-from proxy.store.several import SeveralConnections
-from proxy.store.transfer import Transfers
-from proxy.store.usage import Usage
+from proxy.store.scrub.inventory import Inventory
 
 DISK_THREADS: Final = 4
 FILL_THREADS: Final = 8

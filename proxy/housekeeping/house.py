@@ -22,13 +22,13 @@ from proxy.oci.names import Digest
 from proxy.policy.eviction import GOES
 from proxy.policy.negatives import Negatives
 from proxy.store.blobs import Blobs
-from proxy.store.eviction import Evictor, Turn
 from proxy.store.fills import Fills
 from proxy.store.index import Index
-from proxy.store.leases import Leases
-from proxy.store.removal import Removal
+from proxy.store.room.eviction import Evictor, Turn
+from proxy.store.room.leases import Leases
+from proxy.store.room.removal import Removal
+from proxy.store.room.usage import Usage
 from proxy.store.scrub import Scrub
-from proxy.store.usage import Usage
 from proxy.units import format_size
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from proxy.pull.manifests import Manifests
 from proxy.pull.outcome import Outcome, reason_for
 from proxy.pull.patience import Patience
 from proxy.pull.tags import Resolution, Tags
-from proxy.store.usage import Usage
+from proxy.store.room.usage import Usage
 from proxy.upstream.fallback import Registry
 
 __all__ = ["BlobAnswer", "Outcome", "Pull"]

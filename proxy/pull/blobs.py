@@ -18,13 +18,13 @@ from proxy.oci.names import Digest, Repository
 from proxy.policy.negatives import Negatives
 from proxy.pull.outcome import Outcome
 from proxy.store.blobs import SMALL_BYTES, Blobs, StoredBlob
-from proxy.store.fill import Fill
 from proxy.store.fills import Fills
+from proxy.store.fills.fill import Fill
+from proxy.store.fills.passthrough import PassThrough
+from proxy.store.fills.progress import HELD_BACK_BYTES
 from proxy.store.index import Index
-from proxy.store.leases import Leases
-from proxy.store.passthrough import PassThrough
-from proxy.store.progress import HELD_BACK_BYTES
 from proxy.store.room import NotStored, Reason
+from proxy.store.room.leases import Leases
 from proxy.upstream.fallback import Registry
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from proxy.pull.errands import Errands
 from proxy.pull.outcome import Outcome
 from proxy.store.blobs import Blobs
 from proxy.store.index import Index
-from proxy.store.removal import Removal
 from proxy.store.room import Claim, Claims, NotStored
+from proxy.store.room.removal import Removal
 from proxy.upstream.fallback import Registry
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from proxy.quota.events import KEPT, Events
 from proxy.quota.rows import Moments
 from proxy.quota.traffic import Traffic
 from proxy.store.index import Index
-from proxy.store.ledger import Batch, Kept, LedgerFile
+from proxy.store.index.ledger import Batch, Kept, LedgerFile
 
 log = logging.getLogger(__name__)
 

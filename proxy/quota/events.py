@@ -7,7 +7,7 @@ from collections import deque
 from typing import Final, Literal
 
 from proxy.clock import Clock
-from proxy.store.ledger import EventRow
+from proxy.store.index.ledger import EventRow
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,7 @@ from proxy.quota.events import Events
 from proxy.quota.governor import Governor
 from proxy.quota.rows import Moments
 from proxy.quota.savings import Savings
-from proxy.store.ledger import Dimension, LedgerFile, Order, TopRow
+from proxy.store.index.ledger import Dimension, LedgerFile, Order, TopRow
 
 HISTORY_POINTS: Final = 500
 SPENDERS: Final = 10

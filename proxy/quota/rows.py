@@ -12,7 +12,7 @@ from proxy.policy.quota import Gate
 from proxy.policy.quota.account import Account
 from proxy.policy.quota.ledger import By, Observation, Spend
 from proxy.policy.quota.purpose import Asker, Purpose, Why
-from proxy.store.ledger import ObservationRow, PullRow
+from proxy.store.index.ledger import ObservationRow, PullRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from proxy.clock import Clock
 from proxy.oci.names import Repository
 from proxy.policy.quota.purpose import Asker
 from proxy.quota.events import Events
-from proxy.store.ledger import ServedRow
+from proxy.store.index.ledger import ServedRow
 
 OUTAGE_SECONDS: Final = 300.0
 MAX_ENTRIES: Final = 10_000

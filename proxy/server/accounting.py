@@ -11,7 +11,7 @@ from proxy.pull import Outcome
 from proxy.quota.traffic import Traffic
 from proxy.server.access_log import AccessLog, Exchange
 from proxy.server.repeats import Answers
-from proxy.store.usage import Usage
+from proxy.store.room.usage import Usage
 
 CLIENT_LEFT: Final = 499
 """What is counted as status for a client that left before it was answered."""

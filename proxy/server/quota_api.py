@@ -17,7 +17,7 @@ from aiohttp import web
 from proxy.oci.images import LATEST, ImageName
 from proxy.pull.explain import Explainer
 from proxy.quota.report import Report
-from proxy.store.ledger import KEPT_SECONDS, Dimension, Order
+from proxy.store.index.ledger import KEPT_SECONDS, Dimension, Order
 from proxy.units import parse_duration
 
 MAX_ROWS: Final = 1000

@@ -1,4 +1,4 @@
-"""The rest of a body, received from the connection's own socket in a thread (see `store.transfer` for why)."""
+"""The rest of a body, received from the connection's own socket in a thread (see `store.fills.transfer` for why)."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ from proxy.metrics import Metrics
 from proxy.policy.pace import Pace
 from proxy.store.blobs import Blobs
 from proxy.store.index import Index
-from proxy.store.inventory import Folder, Inventory
 from proxy.store.locks import KeeperLock
-from proxy.store.rehash import Rehash
-from proxy.store.scrub_run import Run
+from proxy.store.scrub.inventory import Folder, Inventory
+from proxy.store.scrub.rehash import Rehash
+from proxy.store.scrub.run import Run
 from proxy.store.threads import in_thread
 from proxy.units import format_size
 

@@ -13,13 +13,13 @@ from typing import Final, Protocol
 
 from proxy.oci.errors import Unavailable
 from proxy.policy.segments import Speed
-from proxy.store.partial import Partial
-from proxy.store.progress import Progress
+from proxy.store.fills.partial import Partial
+from proxy.store.fills.progress import Progress
+from proxy.store.fills.several import WORTHWHILE_BYTES, SeveralConnections
+from proxy.store.fills.source import Body
+from proxy.store.fills.transfer import RawBody, Transfers
+from proxy.store.fills.write_behind import WriteBehind
 from proxy.store.room import Claim
-from proxy.store.several import WORTHWHILE_BYTES, SeveralConnections
-from proxy.store.source import Body
-from proxy.store.transfer import RawBody, Transfers
-from proxy.store.write_behind import WriteBehind
 
 LARGE_BYTES: Final = 1024 * 1024
 """What is at least so large is received in a thread of its own."""

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 from proxy.oci.errors import Unavailable
-from proxy.store.transfer import RawBody
+from proxy.store.fills.transfer import RawBody
 
 log = logging.getLogger(__name__)
 

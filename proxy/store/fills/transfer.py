@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 from proxy.policy.segments import Speed
-from proxy.store.partial import Partial
+from proxy.store.fills.partial import Partial
 from proxy.store.threads import in_thread
 
 PIECE_BYTES: Final = 1024 * 1024

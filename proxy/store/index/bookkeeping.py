@@ -14,7 +14,7 @@ from typing import Final
 
 from proxy.clock import Clock
 from proxy.store.index import Index
-from proxy.store.usage import Usage
+from proxy.store.room.usage import Usage
 
 log = logging.getLogger(__name__)
 

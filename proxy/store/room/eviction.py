@@ -20,12 +20,12 @@ from proxy.config import CacheOptions
 from proxy.metrics import Metrics
 from proxy.oci.names import Digest
 from proxy.policy.eviction import GOES, Candidate, Rules, Verdict, choose
-from proxy.store.candidates import candidates
 from proxy.store.index import Index
-from proxy.store.leftovers import Leftovers
-from proxy.store.removal import Removal
 from proxy.store.room import Room
-from proxy.store.usage import Usage
+from proxy.store.room.candidates import candidates
+from proxy.store.room.leftovers import Leftovers
+from proxy.store.room.removal import Removal
+from proxy.store.room.usage import Usage
 from proxy.units import format_size
 
 log = logging.getLogger(__name__)

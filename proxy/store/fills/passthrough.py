@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from proxy.oci.errors import Unavailable
 from proxy.oci.names import Digest
-from proxy.store.progress import HELD_BACK_BYTES
-from proxy.store.source import Attempts, Source, WrongContent
+from proxy.store.fills.progress import HELD_BACK_BYTES
+from proxy.store.fills.source import Attempts, Source, WrongContent
 from proxy.store.threads import in_thread
 
 if TYPE_CHECKING:

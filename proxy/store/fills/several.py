@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from proxy.metrics import Metrics
-from proxy.store.partial import Partial
+from proxy.store.fills.partial import Partial
+from proxy.store.fills.scratch import Scratch, ScratchFailed
+from proxy.store.fills.segments import HEADSTART_BYTES, SEGMENT_BYTES, Queue, Segments
+from proxy.store.fills.source import Parts
 from proxy.store.room import Claims
-from proxy.store.scratch import Scratch, ScratchFailed
-from proxy.store.segments import HEADSTART_BYTES, SEGMENT_BYTES, Queue, Segments
-from proxy.store.source import Parts
 from proxy.store.threads import in_thread
 
 log = logging.getLogger(__name__)

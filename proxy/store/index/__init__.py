@@ -3,7 +3,7 @@
 SQLite in WAL mode. Reads happen where they are asked for (microseconds, and most from memory); writes go to one writer
 thread (`writer`). Until a write is committed its value is kept in `_pending`, so that we always read what we wrote. A
 crash loses at most the writes of the last moments; that costs upstream HEADs, never wrong answers: the index can be
-lost as a whole and is built again from upstream and from the blobs on disk (`store.inventory`).
+lost as a whole and is built again from upstream and from the blobs on disk (`store.scrub.inventory`).
 
 Larger questions are asked with `query`, in a thread and on a connection of their own; larger changes are made with
 `write`, in the writer's thread.
@@ -28,10 +28,10 @@ from proxy.oci.manifests import Descriptor
 from proxy.oci.names import Digest, Repository, Tag
 from proxy.policy.access import Visibility
 from proxy.policy.freshness import StoredTag
-from proxy.store import database, rows
-from proxy.store.rows import GONE, Change, Key, Row
+from proxy.store.index import database, rows
+from proxy.store.index.rows import GONE, Change, Key, Row
+from proxy.store.index.writer import Job, Writer
 from proxy.store.threads import in_thread
-from proxy.store.writer import Job, Writer
 
 log = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ from proxy.metrics import Metrics
 from proxy.oci.errors import RegistryError, TooManyRequests, Unavailable
 from proxy.oci.names import Digest, Repository
 from proxy.store.blobs import Blobs
-from proxy.store.fill import DiskFailed, Fill
-from proxy.store.leftovers import Leftovers
-from proxy.store.partial import Partial
-from proxy.store.passthrough import PassThrough, Prefix
-from proxy.store.removal import Removal
+from proxy.store.fills.fill import DiskFailed, Fill
+from proxy.store.fills.partial import Partial
+from proxy.store.fills.passthrough import PassThrough, Prefix
+from proxy.store.fills.several import SeveralConnections
+from proxy.store.fills.source import Source, WrongContent
+from proxy.store.fills.transfer import Transfers
 from proxy.store.room import Claims, NotStored, Reason
-from proxy.store.several import SeveralConnections
-from proxy.store.source import Source, WrongContent
-from proxy.store.transfer import Transfers
+from proxy.store.room.leftovers import Leftovers
+from proxy.store.room.removal import Removal
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from typing import Final
 
 from proxy.oci.errors import RegistryError, Unavailable
 from proxy.policy.segments import patience
-from proxy.store.partial import Partial
-from proxy.store.scratch import Scratch, ScratchFailed
-from proxy.store.source import Attempts, Body, Parts
+from proxy.store.fills.partial import Partial
+from proxy.store.fills.scratch import Scratch, ScratchFailed
+from proxy.store.fills.source import Attempts, Body, Parts
 from proxy.store.threads import in_thread
 
 SEGMENT_BYTES: Final = 8 * 1024 * 1024

@@ -9,7 +9,7 @@ The rules of this room:
 - A transfer that breaks is resumed where it stopped, by asking upstream anew. Attempts that bring next to nothing are
   bounded.
 - A fill writes nothing that it has no room for. If it gets none it ends, and each of its readers goes on past the disk
-  (`store.passthrough`) from where the file ends.
+  (`store.fills.passthrough`) from where the file ends.
 - What is left on disk: after success the blob; after wrong bytes nothing; after any other failure the partial, from
   which the next fill goes on, unless that was for want of room.
 """
@@ -26,15 +26,15 @@ from contextlib import contextmanager
 
 from proxy.oci.errors import RegistryError, Unavailable
 from proxy.oci.names import Digest, Repository
-from proxy.store.partial import InUse, Partial
-from proxy.store.passthrough import PassThrough, Prefix
-from proxy.store.progress import Progress
-from proxy.store.receiving import Receiving
+from proxy.store.fills.partial import InUse, Partial
+from proxy.store.fills.passthrough import PassThrough, Prefix
+from proxy.store.fills.progress import Progress
+from proxy.store.fills.receiving import Receiving
+from proxy.store.fills.several import SeveralConnections
+from proxy.store.fills.source import Attempts, Body, Source, WrongContent
+from proxy.store.fills.transfer import Transfers
 from proxy.store.room import Claim, NotStored, Reason
-from proxy.store.several import SeveralConnections
-from proxy.store.source import Attempts, Body, Source, WrongContent
 from proxy.store.threads import in_thread
-from proxy.store.transfer import Transfers
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final
 
-from proxy.store.partial import Partial
+from proxy.store.fills.partial import Partial
 
 GATHER_BYTES: Final = 1024 * 1024
 """How much may wait for the running write before the transfer has to."""

@@ -20,7 +20,7 @@ from proxy.config import CacheOptions
 from proxy.metrics import RoomSample
 from proxy.oci.errors import Unavailable
 from proxy.store.index import Index
-from proxy.store.leftovers import Leftovers
+from proxy.store.room.leftovers import Leftovers
 from proxy.store.threads import in_thread
 
 STEP_BYTES: Final = 16 * 1024 * 1024
@@ -41,7 +41,7 @@ when it is full of other things; another process is storing it."""
 
 
 class NotStored(Unavailable):
-    """A blob has no place on disk. Whoever wants it gets it from upstream, past the disk (`store.passthrough`)."""
+    """A blob has no place on disk. Whoever wants it gets it from upstream, past that (`store.fills.passthrough`)."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message, retry_after=5)
