@@ -102,7 +102,7 @@ def test_nouns_and_decisions_do_no_io_and_have_no_clock(path: Path) -> None:
         ("import proxy.app", "proxy.store.blobs", True),
         ("from proxy.upstream.client import Upstream", "proxy.store.fills.fill", True),
         ("from proxy import pull", "proxy.store.fills.fill", True),
-        ("from ..upstream import client", "proxy.store.fills.fill", True),
+        ("from ..upstream import client", "proxy.store.blobs", True),
         ("if TYPE_CHECKING:\n    from proxy.pull import Pull", "proxy.upstream.client", True),
         ("def late():\n    import proxy.cli", "proxy.app", True),
         ("from proxy.metrics import Metrics", "proxy.config", True),
