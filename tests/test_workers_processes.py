@@ -126,6 +126,22 @@ async def test_what_is_stored_is_sent_to_its_end_without_a_host(
     assert hub.bytes_sent(layer.digest) == LARGE
 
 
+async def test_what_passes_by_the_disk_goes_on_by_the_next_host(
+    hub: FakeHub, tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    layer = add_layer(hub, 4 * MIB)
+    gate = hub.hold(layer.digest, 2 * MIB, times=1)
+    async with ship(tmp_path, hub, environ={"PULLTHROUGH_CACHE__MAX_SIZE": "1"}) as cache:
+        client = await stack.enter_async_context(cache.client(cache.server))
+        begin = await begun(client, layer.path, MIB)
+
+        await cache.killed(cache.host)
+        gate.cut()
+
+        assert begin + await client.read(3 * MIB) == layer.content
+        assert set(ranges_asked(hub, layer.digest)) == {None}  # All of it is hashed anew.
+
+
 async def test_a_request_that_three_hosts_die_of_is_given_up(hub: FakeHub, cache: Ship, stack: AsyncExitStack) -> None:
     """One that was not answered gets an error, one that was begun is broken off; others are answered again."""
     layer = add_layer(hub, 4 * MIB)

@@ -18,8 +18,9 @@ from tests.authority import Authority
 from tests.blob_rig import KIB, MIB, add_layer
 from tests.eventually import eventually
 from tests.fake_hub import FakeHub
+from tests.ports import free_port
 from tests.raw_http import RawClient
-from tests.service_rig import LISTEN_HERE, service, service_manager
+from tests.service_rig import LISTEN_HERE, knocking, pulling, service, service_manager
 from tests.workers_rig import Ship, fetched, is_alive, listening, ship, write_ship
 
 REPOSITORY = "library/app"
@@ -96,11 +97,11 @@ async def test_sighup_changes_the_settings_of_all(hub: FakeHub, tmp_path: Path) 
     (tmp_path / "second").mkdir()
     files = [authority.issue(tmp_path / name) for name in ("first", "second")]
     lines = [f'tls_certificate = "{certificate}"\ntls_key = "{key}"' for certificate, key in files]
-    async with ship(tmp_path, hub, server=lines[0]) as cache:
+    async with ship(tmp_path, hub, lines[0]) as cache:
         crew = cache.crew
         first, second = (each[0].read_text() for each in files)
         assert [await shown(cache, pid) for pid in crew] == [first] * 2
-        write_ship(tmp_path, hub, server=lines[1])
+        write_ship(tmp_path, hub, lines[1])
         cache.service.tell(signal.SIGHUP)
         for pid in crew:
             await shows(cache, pid, second)
@@ -112,7 +113,7 @@ async def test_sighup_changes_the_settings_of_all(hub: FakeHub, tmp_path: Path) 
 async def test_a_server_that_cannot_start_again_says_so_in_a_line(hub: FakeHub, tmp_path: Path) -> None:
     certificate, key = Authority().issue(tmp_path)
     right = certificate.read_text()
-    async with ship(tmp_path, hub, server=f'tls_certificate = "{certificate}"\ntls_key = "{key}"') as cache:
+    async with ship(tmp_path, hub, f'tls_certificate = "{certificate}"\ntls_key = "{key}"') as cache:
         certificate.write_text("")
         await cache.killed(cache.server)
         await cache.service.logged(f"{certificate} holds no certificate in PEM")
@@ -146,7 +147,7 @@ async def shows(cache: Ship, pid: int, certificate: str) -> None:
 )
 async def test_settings_that_cannot_be_used_change_nothing(hub: FakeHub, tmp_path: Path, server: str) -> None:
     async with ship(tmp_path, hub) as cache:
-        write_ship(tmp_path, hub, server=server)
+        write_ship(tmp_path, hub, server)
         cache.service.tell(signal.SIGHUP)
         await cache.service.logged("the configuration is not taken, the one before stays")
         assert len(cache.service.messages("error")) == 1
@@ -156,7 +157,7 @@ async def test_settings_that_cannot_be_used_change_nothing(hub: FakeHub, tmp_pat
         await cache.complete()
         await all_say(cache, "/setup", 200)
 
-        write_ship(tmp_path, hub, server="setup = false")
+        write_ship(tmp_path, hub, "setup = false")
         cache.service.tell(signal.SIGHUP)
         await cache.service.logged("the configuration is read again")
         await all_say(cache, "/setup", 404)
@@ -168,7 +169,7 @@ async def test_settings_that_cannot_be_used_change_nothing(hub: FakeHub, tmp_pat
 
 async def test_limits_hold_over_all_processes(hub: FakeHub, tmp_path: Path, stack: AsyncExitStack) -> None:
     limits = "max_connections = 3\nmax_connections_per_client = 2"
-    async with ship(tmp_path, hub, server=limits) as cache:
+    async with ship(tmp_path, hub, limits) as cache:
         host, server = cache.host, cache.server
         await clients_of(cache, stack, host, server)
         too_many_of_one = [await (await clients_of(cache, stack, pid))[0].reply() for pid in (host, server)]
@@ -222,7 +223,7 @@ async def test_a_start_that_fails_is_one_clear_line(hub: FakeHub, tmp_path: Path
             "port": {"PULLTHROUGH_SERVER__LISTEN": f"127.0.0.1:{taken.getsockname()[1]}"},
             "folder": {"PULLTHROUGH_CACHE__DIRECTORY": f"{tmp_path}/file/cache"},
         }.get(fault, {})
-        async with service(write_ship(tmp_path, hub, server=server), {**LISTEN_HERE, **more}) as running:
+        async with service(write_ship(tmp_path, hub, server), {**LISTEN_HERE, **more}) as running:
             assert await running.ended() == (2 if fault == "certificate" else 1)
     assert len(running.log) == 1, running.log
     assert running.messages("plain")[0].startswith("pullthrough: "), running.log
@@ -280,3 +281,37 @@ async def test_the_watchdog_hears_of_the_host(hub: FakeHub, tmp_path: Path) -> N
             await Ship(running).complete()
             heard = [await receive(manager) for _ in range(5)]
     assert heard.count(["WATCHDOG=1"]) >= 4
+
+
+async def test_clients_come_to_all_by_the_socket_that_was_passed(hub: FakeHub, tmp_path: Path) -> None:
+    """And wait in it while one cache follows another."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as clients:
+        for _ in range(2):
+            async with ship(tmp_path, hub, sockets={"clients": clients}) as cache:
+                assert URL(cache.service.client_url).port == clients.getsockname()[1]
+                for pid in cache.crew:
+                    assert (await cache.get(pid, "/v2/")).status == 200
+                await cache.stop()
+            assert listening(cache.service.client_url)
+
+
+async def test_by_a_shared_port_no_pull_fails(hub: FakeHub, tmp_path: Path, stack: AsyncExitStack) -> None:
+    hub.rate_limit = None
+    layers = [hub.add_synthetic_blob(size, size) for size in (90_000, 9)]
+    images = [hub.add_image(f"library/image-{number}", "latest", layers) for number in range(3)]
+    environ = {
+        "PULLTHROUGH_SERVER__LISTEN": f"127.0.0.1:{free_port()}",
+        "PULLTHROUGH_ADMIN__LISTEN": f"127.0.0.1:{free_port()}",
+        "PULLTHROUGH_SERVER__REUSE_PORT": "true",
+        "PULLTHROUGH_LOG__ACCESS": "false",
+    }
+    old = await stack.enter_async_context(ship(tmp_path, hub, environ=environ))
+    async with pulling(old.service.client_url, images) as pullers, knocking(old.service.client_url) as knocks:
+        await pullers.more()
+        new = await stack.enter_async_context(ship(tmp_path, hub, environ=environ))
+        await pullers.more()
+        await old.stop()
+        await pullers.more()
+    await new.stop()
+    assert pullers.failures == knocks.failures == []
+    assert hub.violations == []

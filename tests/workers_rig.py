@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,25 +118,27 @@ class Ship:
 
 @asynccontextmanager
 async def ship(
-    folder: Path, hub: FakeHub, more: str = "", *, server: str = "", workers: int = 2, upstream: str = ""
+    folder: Path,
+    hub: FakeHub,
+    server: str = "",
+    *,
+    workers: int = 2,
+    environ: Mapping[str, str] | None = None,
+    sockets: Mapping[str, socket.socket] | None = None,
 ) -> AsyncIterator[Ship]:
-    """So many processes; `server` are more lines of that section, `upstream` of that one."""
-    config = write_ship(folder, hub, more, server=server, workers=workers, upstream=upstream)
-    async with service(config, LISTEN_HERE) as running:
+    """So many processes, with more lines of [server]; see `service`."""
+    async with service(
+        write_ship(folder, hub, server, workers), {**LISTEN_HERE, **(environ or {})}, sockets
+    ) as running:
         found = Ship(running)
         assert running.client_url, running.log
         await found.complete(workers)
         yield found
 
 
-def write_ship(
-    folder: Path, hub: FakeHub, more: str = "", *, server: str = "", workers: int = 2, upstream: str = ""
-) -> Path:
+def write_ship(folder: Path, hub: FakeHub, server: str = "", workers: int = 2) -> Path:
     """The configuration of that."""
-    sections = f"[server]\nworkers = {workers}\nshutdown_timeout = 5\n{server}\n{more}"
-    path = write_config(folder, hub, sections)
-    path.write_text(f"{path.read_text()}{upstream}\n")
-    return path
+    return write_config(folder, hub, f"[server]\nworkers = {workers}\nshutdown_timeout = 5\n{server}")
 
 
 async def fetched(url: str, method: str = "GET") -> tuple[int, CIMultiDictProxy[str], bytes]:
