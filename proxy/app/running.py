@@ -40,13 +40,13 @@ def run(config: Config, read: Read) -> int:
         raise StartError(f"cannot use the sockets of the service manager: {error}") from error
     opened = {name: Opened(sockets, lasting=True) for name, sockets in passed.items()}
     if config.server.workers > 1:
-        with closing(_Ship(config, read, opened)) as ship:
-            return ship.run()
+        with closing(_Processes(config, read, opened)) as processes:
+            return processes.run()
     run_alone(config, read, opened)
     return 0
 
 
-class _Ship:
+class _Processes:
     """The supervisor's side: what all processes begin with."""
 
     def __init__(self, config: Config, read: Read, opened: Mapping[str, Opened]) -> None:
