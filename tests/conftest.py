@@ -41,11 +41,11 @@ SERVED_BOTH_WAYS = frozenset(
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.module.__name__.rpartition(".")[2] in SERVED_BOTH_WAYS:
-        metafunc.parametrize("served", ["host", "beside"], indirect=True)
+        metafunc.parametrize("served_by", ["host", "beside"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
-def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def served_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """By whom clients are served, in the tests that are run both ways."""
     if getattr(request, "param", "host") == "beside":
         monkeypatch.setenv(BESIDE, "1")
