@@ -114,6 +114,7 @@ async def test_a_server_that_cannot_start_again_says_so_in_a_line(hub: FakeHub, 
     certificate, key = Authority().issue(tmp_path)
     right = certificate.read_text()
     async with ship(tmp_path, hub, f'tls_certificate = "{certificate}"\ntls_key = "{key}"') as cache:
+        await eventually(lambda: cache.is_metric("pullthrough_workers", 2), label="the server has begun")
         certificate.write_text("")
         await cache.killed(cache.server)
         await cache.service.logged(f"{certificate} holds no certificate in PEM")
